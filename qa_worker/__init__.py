@@ -1,0 +1,1 @@
+"""VoiceNoob QA: grades the calls of voice agents, and loses none of them."""

@@ -1,0 +1,36 @@
+"""Why a piece of work did not succeed, in the few kinds that decide what happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Set once, by the adapter that understands the vendor's error."""
+
+    TRANSIENT = "transient"
+    """Connection faults, timeouts, 5xx: try again later."""
+    RATE_LIMITED = "rate_limited"
+    """The provider's limit: wait as long as it says; costs no attempt."""
+    OVERLOADED = "overloaded"
+    """The provider's own load (529): try again later."""
+    REJECTED = "rejected"
+    """Can't succeed however often it is tried."""
+    UNREADABLE = "unreadable"
+    """An answer came and couldn't be used: tried a few times, then a person must look."""
+    SPEND_CAP = "spend_cap"
+    """The provider's spend limit: parks until the cap is raised or the month turns."""
+    ABANDONED = "abandoned"
+    """The process that worked on it died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failure: its kind, a code (`http_529`, `refusal`, `max_tokens`), a message fit for people, the request's id."""
+
+    kind: FailureKind
+    code: str
+    message: str
+    retry_after_s: float | None = None
+    request_id: str | None = None
