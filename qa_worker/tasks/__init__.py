@@ -1,0 +1,1 @@
+"""Translates Celery into one inward call each, and outcomes back."""

@@ -1,0 +1,110 @@
+"""Reading the body of `POST /v1/messages`: whether it can be used, its usage, its text.
+
+The body is read as plain JSON. The SDK's own models check nothing (a body without any field gives an object full of
+None) and cost most of the CPU time of a call.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from qa_worker.adapters.claude.faults import bad_response
+from qa_worker.application.judging import JudgeAnswer
+from qa_worker.domain.evaluation import Assessment, Usage
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.reading import Unreadable, read_assessment
+from qa_worker.domain.rubric import Rubric
+
+MAX_RAW_CHARS = 20_000
+_CATEGORIES = frozenset({"cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms"})
+_ODD_ENDS = frozenset({"stop_sequence", "tool_use", "pause_turn"})
+
+
+def read_answer(content: bytes, *, request_id: str | None, model: str, rubric: Rubric) -> JudgeAnswer:
+    """The answer that a successful response holds; `model` is the one that was asked for."""
+    body = _body(content)
+    if body is None:
+        return JudgeAnswer(bad_response(request_id), Usage(), model, request_id, "")
+    text = _text(body["content"])
+    result = _stopped(body, request_id) or _assessment(text, rubric, request_id)
+    return JudgeAnswer(
+        result=result,
+        usage=_usage(body["usage"]),
+        model=body["model"] if isinstance(body.get("model"), str) else model,
+        request_id=request_id,
+        raw=text[:MAX_RAW_CHARS] if isinstance(result, Failure) else "",
+    )
+
+
+def _body(content: bytes) -> dict[str, Any] | None:
+    """The message, or None where the body is none."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict) or body.get("type") != "message":
+        return None
+    expected = (("content", list), ("usage", dict), ("stop_reason", str))
+    return body if all(isinstance(body.get(name), kind) for name, kind in expected) else None
+
+
+def _text(blocks: list[Any]) -> str:
+    """The text blocks joined: the first block may be thinking."""
+    texts = (block.get("text") for block in blocks if isinstance(block, dict) and block.get("type") == "text")
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _stopped(body: Mapping[str, Any], request_id: str | None) -> Failure | None:
+    """The failure that an answer's stop reason stands for; None where the model ended by itself."""
+    reason = body["stop_reason"]
+    if reason == "end_turn":
+        return None
+    if reason == "refusal":
+        # UNREADABLE, not REJECTED: nothing is wrong with the request, and a person should look at the call
+        category = _category(body.get("stop_details"))
+        message = f"Claude refused to grade this call (category {category}); asking again rarely helps."
+        return Failure(FailureKind.UNREADABLE, f"refusal:{category}", message, request_id=request_id)
+    if reason == "max_tokens":
+        message = "The answer was cut at its token limit. Raise the judge's max_tokens or lower its effort."
+        return Failure(FailureKind.UNREADABLE, "max_tokens", message, request_id=request_id)
+    if reason == "model_context_window_exceeded":
+        message = "The call does not fit the model's context window."
+        return Failure(FailureKind.REJECTED, "model_context_window_exceeded", message, request_id=request_id)
+    return Failure(
+        FailureKind.UNREADABLE, "stop_reason", "The answer ended for no known reason.", request_id=request_id
+    )
+
+
+def _category(details: Any) -> str:
+    category = details.get("category") if isinstance(details, dict) else None
+    return category if isinstance(category, str) and category in _CATEGORIES else "other"
+
+
+def _assessment(text: str, rubric: Rubric, request_id: str | None) -> Assessment | Failure:
+    try:
+        return read_assessment(text, rubric=rubric)
+    except Unreadable as error:
+        message = f"{str(error).capitalize()}."
+        return Failure(FailureKind.UNREADABLE, f"answer_{error.reason.value}", message, request_id=request_id)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    split = usage.get("cache_creation")
+    written = _count(usage, "cache_creation_input_tokens")
+    written_1h = _count(split, "ephemeral_1h_input_tokens")
+    return Usage(
+        input_tokens=_count(usage, "input_tokens"),
+        cache_read_tokens=_count(usage, "cache_read_input_tokens"),
+        # only 5-minute marks are sent, so a total without its split is of that kind
+        cache_write_5m_tokens=max(written - written_1h, _count(split, "ephemeral_5m_input_tokens")),
+        cache_write_1h_tokens=written_1h,
+        output_tokens=_count(usage, "output_tokens"),
+        thinking_tokens=_count(usage.get("output_tokens_details"), "thinking_tokens"),
+    )
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and value >= 0 else 0

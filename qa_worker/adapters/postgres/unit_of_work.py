@@ -1,0 +1,72 @@
+"""One transaction. Nothing is true before `commit`, and messages leave after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from qa_worker.adapters.postgres.calls import PostgresCalls
+from qa_worker.adapters.postgres.engine import store_errors
+from qa_worker.adapters.postgres.evaluations import PostgresEvaluations
+from qa_worker.adapters.postgres.rubrics import PostgresRubrics
+from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.messages import Message
+
+log = structlog.get_logger(__name__)
+
+Send = Callable[[Sequence[Message]], object]
+
+
+class PostgresUnitOfWork:
+    """Implements the port `UnitOfWork`. Enter it once."""
+
+    calls: PostgresCalls
+    rubrics: PostgresRubrics
+    evaluations: PostgresEvaluations
+
+    def __init__(self, engine: Engine, *, send: Send, prompt_version: str) -> None:
+        self._engine = engine
+        self._send = send
+        self._prompt_version = prompt_version
+        self._connection: Connection | None = None
+        self._messages: list[Message] = []
+
+    def __enter__(self) -> Self:
+        with store_errors():
+            self._connection = self._engine.connect()
+        self.calls = PostgresCalls(self._connection)
+        self.rubrics = PostgresRubrics(self._connection, prompt_version=self._prompt_version)
+        self.evaluations = PostgresEvaluations(self._connection)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        connection, self._connection = self._connection, None
+        with store_errors():
+            if connection is not None:
+                connection.close()
+            if value is not None and not isinstance(value, StoreUnavailable):
+                raise value
+
+    def nudge(self, message: Message) -> None:
+        """See the port."""
+        self._messages.append(message)
+
+    def commit(self) -> None:
+        """See the port."""
+        if self._connection is None:
+            raise RuntimeError("a unit of work commits inside its block")
+        connection, self._connection = self._connection, None
+        with store_errors(), connection:
+            connection.commit()
+        # The connection is back in the pool by now: a slow broker holds none.
+        leaving, self._messages = self._messages, []
+        if not leaving:
+            return
+        try:
+            self._send(leaving)
+        except StoreUnavailable:
+            log.warning("nudges_not_sent", count=len(leaving))

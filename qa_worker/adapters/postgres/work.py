@@ -1,0 +1,219 @@
+"""The queries that every kind of work shares: queue, claim, extend, wait, rescue. See `qa_worker.domain.work`.
+
+All leases are on the database's clock, so that workers with wrong clocks can't take each other's work.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, func, literal, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from qa_worker.application.ports import AttemptRecord
+from qa_worker.domain.errors import LeaseLost
+from qa_worker.domain.failure import FailureKind
+from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
+
+_NOW = func.clock_timestamp()
+
+
+def seconds(value: float) -> ColumnElement[Any]:
+    """An interval of so many seconds."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, value)
+
+
+class WorkRows:
+    """The work of one table that has the work columns."""
+
+    def __init__(self, connection: Connection, table: Table) -> None:
+        self._connection = connection
+        self._table = table
+
+    def status(self, work_id: uuid.UUID) -> WorkStatus | None:
+        """Where this piece of work stands."""
+        row = self._connection.execute(select(self._table).where(self._table.c.id == work_id)).one_or_none()
+        if row is None:
+            return None
+        return WorkStatus(
+            state=WorkState(row.state),
+            attempt=row.attempt,
+            max_attempts=row.max_attempts,
+            not_before=row.not_before,
+            wait_reason=row.wait_reason,
+            error_kind=None if row.error_kind is None else FailureKind(row.error_kind),
+            error_code=row.error_code,
+            error_message=row.error_message,
+        )
+
+    def mark_queued(self, work_id: uuid.UUID, *, in_flight_limit: int) -> bool:
+        """Pending and due -> queued, while fewer than `in_flight_limit` rows are queued or running."""
+        columns = self._table.c
+        moved = self._connection.execute(
+            update(self._table)
+            .where(
+                columns.id == work_id,
+                columns.state == WorkState.PENDING,
+                columns.not_before <= _NOW,
+                self._in_flight(in_flight_limit) < in_flight_limit,
+            )
+            .values(state=WorkState.QUEUED.value, queued_at=_NOW)
+        )
+        return moved.rowcount == 1
+
+    def claim(self, work_id: uuid.UUID, *, lease_s: float) -> Lease | None:
+        """Queued, or pending and due -> running, with a fresh token; the attempt is counted now."""
+        columns = self._table.c
+        free = (columns.state == WorkState.QUEUED) | (
+            (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
+        )
+        token = uuid.uuid4()
+        row = self._connection.execute(
+            update(self._table)
+            .where(columns.id == work_id, free)
+            .values(
+                state=WorkState.RUNNING.value,
+                attempt=columns.attempt + 1,
+                started_at=_NOW,
+                lease_token=token,
+                lease_until=_NOW + seconds(lease_s),
+                wait_reason="",
+            )
+            .returning(columns.attempt, columns.max_attempts, columns.started_at)
+        ).one_or_none()
+        if row is None:
+            return None
+        return Lease(work_id, token, row.attempt, row.max_attempts, row.started_at)
+
+    def release(self, lease: Lease, values: dict[str, Any]) -> None:
+        """Write the end of an attempt and give the lease back. Raises LeaseLost where the token is no longer valid."""
+        columns = self._table.c
+        written = self._connection.execute(
+            update(self._table)
+            .where(
+                columns.id == lease.work_id,
+                columns.lease_token == lease.token,
+                columns.state == WorkState.RUNNING,
+            )
+            .values(lease_token=None, lease_until=None, **values)
+        )
+        if written.rowcount != 1:
+            raise LeaseLost(str(lease.work_id))
+
+    def waiting(self, *, until: datetime, reason: str, counts: bool, record: AttemptRecord) -> dict[str, Any]:
+        """The values of a row that goes back to pending."""
+        columns = self._table.c
+        return {
+            "state": WorkState.PENDING.value,
+            "not_before": until,
+            "wait_reason": reason,
+            "attempt": columns.attempt if counts else columns.attempt - 1,
+            "park_count": columns.park_count + (0 if counts else 1),
+            **failure_values(record),
+        }
+
+    def due(self, *, in_flight_limit: int, batch: int) -> Sequence[Row[Any]]:
+        """Due pending rows -> queued, live lane first, oldest first, no more than the limit leaves room for."""
+        columns = self._table.c
+        room = func.greatest(0, func.least(literal(batch), in_flight_limit - self._in_flight(in_flight_limit)))
+        chosen = (
+            select(columns.id)
+            .where(columns.state == WorkState.PENDING, columns.not_before <= _NOW)
+            .order_by(columns.lane == Lane.BACKLOG, columns.not_before)
+            .limit(room)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+        )
+        return self._connection.execute(
+            update(self._table)
+            .where(columns.id.in_(select(chosen.c.id)))
+            .values(state=WorkState.QUEUED.value, queued_at=_NOW)
+            .returning(self._table)
+        ).all()
+
+    def expired(self, *, limit: int) -> Sequence[Row[Any]]:
+        """Running rows whose lease ran out, locked for this transaction."""
+        columns = self._table.c
+        return self._connection.execute(
+            select(self._table)
+            .where(columns.state == WorkState.RUNNING, columns.lease_until < _NOW)
+            .order_by(columns.lease_until)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+
+    def free(self, work_ids: Sequence[uuid.UUID]) -> None:
+        """Running -> pending, due at once; the attempt stays counted."""
+        self._connection.execute(
+            update(self._table)
+            .where(self._table.c.id.in_(work_ids))
+            .values(
+                state=WorkState.PENDING.value,
+                not_before=_NOW,
+                wait_reason="the worker died",
+                lease_token=None,
+                lease_until=None,
+            )
+        )
+
+    def unsent(self, *, older_than_s: float, limit: int) -> Sequence[Row[Any]]:
+        """Rows queued that long ago and never claimed; their clock starts again, so that one sweep sends them once."""
+        columns = self._table.c
+        chosen = (
+            select(columns.id)
+            .where(columns.state == WorkState.QUEUED, columns.queued_at < _NOW - seconds(older_than_s))
+            .order_by(columns.queued_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+        )
+        return self._connection.execute(
+            update(self._table).where(columns.id.in_(select(chosen.c.id))).values(queued_at=_NOW).returning(self._table)
+        ).all()
+
+    def extend(self, tokens: Sequence[uuid.UUID], *, lease_s: float) -> int:
+        """Extend the leases with these tokens; returns how many still were ours."""
+        columns = self._table.c
+        extended = self._connection.execute(
+            update(self._table)
+            .where(columns.state == WorkState.RUNNING, columns.lease_token.in_(tokens))
+            .values(lease_until=_NOW + seconds(lease_s))
+        )
+        return extended.rowcount
+
+    def _in_flight(self, limit: int) -> ColumnElement[int]:
+        """Rows queued or running, counted no further than `limit` in each state: a long queue costs no long count."""
+        counted = [
+            select(func.count())
+            .select_from(select(self._table.c.id).where(self._table.c.state == state.value).limit(limit).subquery())
+            .scalar_subquery()
+            for state in (WorkState.QUEUED, WorkState.RUNNING)
+        ]
+        return counted[0] + counted[1]
+
+
+def failure_values(record: AttemptRecord) -> dict[str, Any]:
+    """The error columns, emptied where there was no failure."""
+    failure = record.failure
+    return {
+        "error_kind": None if failure is None else failure.kind.value,
+        "error_code": "" if failure is None else failure.code,
+        "error_message": "" if failure is None else failure.message,
+    }
+
+
+def usage_values(record: AttemptRecord) -> dict[str, Any]:
+    """The usage columns of one attempt."""
+    usage = record.usage
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_5m_tokens": usage.cache_write_5m_tokens,
+        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
+        "output_tokens": usage.output_tokens,
+        "thinking_tokens": usage.thinking_tokens,
+        "cost_micro_usd": record.cost_micro_usd,
+    }

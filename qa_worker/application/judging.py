@@ -1,0 +1,46 @@
+"""The port through which calls are graded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from qa_worker.domain.call import Call
+from qa_worker.domain.evaluation import Assessment, Usage
+from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.failure import Failure
+from qa_worker.domain.rubric import JudgeSpec, Rubric
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """One call to grade. `key` is the workspace's id: limits and costs are accounted to it."""
+
+    call: Call
+    rubric: Rubric
+    evidence: Evidence
+    spec: JudgeSpec
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAnswer:
+    """What came of it: an assessment, or the failure that prevented one.
+
+    `usage` counts whatever was billed, also where the answer couldn't be used. `model` is the one that answered.
+    `raw` is the answer's text where that text was refused, cut or unreadable, and empty otherwise.
+    """
+
+    result: Assessment | Failure
+    usage: Usage
+    model: str
+    request_id: str | None
+    raw: str
+
+
+class Judge(Protocol):
+    """Grades calls."""
+
+    def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        """The judge's answer; faults of the provider are a `Failure` in it, never an exception."""
+        ...

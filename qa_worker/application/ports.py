@@ -1,0 +1,259 @@
+"""What the use cases need of the world. Adapters implement these; tests implement them as fakes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from qa_worker.domain.call import Call, CallId, WorkspaceId
+from qa_worker.domain.evaluation import Evaluation, Usage
+from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.failure import Failure
+from qa_worker.domain.rubric import JudgeKind, JudgeSpec, Rubric
+from qa_worker.domain.work import Lane, Lease, WorkStatus
+from qa_worker.messages import Message
+
+
+class Clock(Protocol):
+    """The time of day, aware UTC."""
+
+    def now(self) -> datetime:
+        """The current time."""
+        ...
+
+
+class Jitter(Protocol):
+    """Where the spread of retries comes from."""
+
+    def fraction(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOverrides:
+    """What a rubric file says about its judge; None leaves the setting of the system."""
+
+    model: str | None = None
+    effort: str | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRubric:
+    """A rubric with what its file says about the judge."""
+
+    rubric: Rubric
+    overrides: JudgeOverrides = JudgeOverrides()
+
+
+@dataclass(frozen=True, slots=True)
+class RubricVersion:
+    """A stored rubric version: what is measured and what measures it. `id` is one for each fingerprint and workspace."""
+
+    id: uuid.UUID
+    rubric: Rubric
+    judge: JudgeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A call that was handed over: its id, and whether this was the first time."""
+
+    call_id: CallId
+    agent_id: uuid.UUID
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call as a worker needs it."""
+
+    id: CallId
+    workspace: WorkspaceId
+    workspace_name: str
+    agent_id: uuid.UUID
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """What is written about one attempt, whatever came of it.
+
+    `result` is `done`, `retry`, `parked` or `dead`. `cost_micro_usd` is None where the price isn't known.
+    """
+
+    result: str
+    ended_at: datetime
+    usage: Usage
+    model: str
+    cost_micro_usd: int | None
+    request_id: str | None = None
+    failure: Failure | None = None
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRef:
+    """A piece of work in the words of its message."""
+
+    evaluation_id: uuid.UUID
+    call_id: CallId
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What one sweep found: leases that ran out, messages that were lost, calls that nobody had looked at."""
+
+    freed: int = 0
+    buried: int = 0
+    resent: int = 0
+    admitted: int = 0
+
+
+class Calls(Protocol):
+    """Calls, agents and workspaces."""
+
+    def add(self, call: Call, *, workspace_name: str) -> Added:
+        """Store a call, its agent and its workspace. Raises CallConflict where its `ref` holds another content."""
+        ...
+
+    def get(self, call_id: CallId) -> StoredCall | None:
+        """The call with this id."""
+        ...
+
+    def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallId]:
+        """Calls whose evaluation nobody has asked for yet, oldest first."""
+        ...
+
+
+class Rubrics(Protocol):
+    """Rubrics, their versions, and which one holds for whom."""
+
+    def default_for(self, workspace: WorkspaceId, agent_id: uuid.UUID) -> NamedRubric | None:
+        """The agent's own rubric, or else its workspace's, or None where neither has one."""
+        ...
+
+    def version(self, workspace: WorkspaceId, rubric: NamedRubric, judge: JudgeSpec) -> RubricVersion:
+        """The version with this content, stored if it is new."""
+        ...
+
+    def set_default(self, workspace_name: str, rubric: NamedRubric, *, agent_ref: str | None) -> None:
+        """Make this the rubric of a workspace, or of one of its agents. Raises LookupError where there's no such agent."""
+        ...
+
+
+class Evaluations(Protocol):
+    """Evaluations as work: claimed, extended, recorded. All times of leases are the database's own."""
+
+    def ensure(self, call: StoredCall, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
+        """The evaluation of this call under this version, made (pending) if there is none."""
+        ...
+
+    def status(self, evaluation_id: uuid.UUID) -> WorkStatus | None:
+        """Where the work stands."""
+        ...
+
+    def rubric_version(self, evaluation_id: uuid.UUID) -> RubricVersion | None:
+        """What it is graded by."""
+        ...
+
+    def mark_queued(self, evaluation_id: uuid.UUID, *, in_flight_limit: int) -> bool:
+        """Note that a message is about to be sent; False where the work is not pending and due, or too much is in flight."""
+        ...
+
+    def claim(self, evaluation_id: uuid.UUID, *, lease_s: float) -> Lease | None:
+        """Take the work if it is free and due: attempt + 1, a fresh token."""
+        ...
+
+    def finish(self, lease: Lease, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord) -> None:
+        """Store the result and make it the call's current one. Raises LeaseLost."""
+        ...
+
+    def wait(self, lease: Lease, *, until: datetime, reason: str, counts: bool, record: AttemptRecord) -> None:
+        """Back to pending until `until`; the attempt is undone unless it `counts`. Raises LeaseLost."""
+        ...
+
+    def bury(self, lease: Lease, *, evidence: Evidence | None, record: AttemptRecord) -> None:
+        """Given up: `not_evaluated`, with the reason. Raises LeaseLost."""
+        ...
+
+    def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:
+        """Take due pending work, live lane first, as far as the limit leaves room, and mark it queued."""
+        ...
+
+    def free_expired(self, *, limit: int) -> tuple[int, int]:
+        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried)."""
+        ...
+
+    def unsent(self, *, older_than_s: float, limit: int) -> Sequence[WorkRef]:
+        """Work that was queued longer ago than that and never claimed; its clock starts again."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction. Rolls back on exit unless `commit` was called; messages leave after the commit, or never."""
+
+    @property
+    def calls(self) -> Calls: ...
+    @property
+    def rubrics(self) -> Rubrics: ...
+    @property
+    def evaluations(self) -> Evaluations: ...
+
+    def nudge(self, message: Message) -> None:
+        """Send this after the commit. A broker that is away costs time, nothing else: the sweep sends it again."""
+        ...
+
+    def commit(self) -> None:
+        """Make it true, then send the messages."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class UnitOfWorkFactory(Protocol):
+    """Begins a transaction. Raises StoreUnavailable where the database is away."""
+
+    def __call__(self) -> UnitOfWork: ...
+
+
+class Leases(Protocol):
+    """Keeps this process's leases alive while their work goes on."""
+
+    def hold(self, lease: Lease) -> AbstractContextManager[None]:
+        """Extend the lease until the block ends."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """How calls are graded where nobody says otherwise: the rubric, the judge, its settings, attempts."""
+
+    rubric: NamedRubric
+    judge: JudgeKind
+    model: str
+    effort: str
+    max_tokens: int
+    max_attempts: int
+
+    def spec(self, rubric: NamedRubric, judge: JudgeKind | None) -> JudgeSpec:
+        """The judge for a rubric; `judge` None takes the default one."""
+        kind = judge or self.judge
+        if kind is JudgeKind.RULES:
+            return JudgeSpec(kind)
+        overrides = rubric.overrides
+        return JudgeSpec(
+            kind,
+            model=overrides.model or self.model,
+            effort=overrides.effort or self.effort,
+            max_tokens=overrides.max_tokens or self.max_tokens,
+        )

@@ -1,0 +1,38 @@
+"""Find what got stuck: leases of dead workers, messages that the broker lost, calls that nobody asked about."""
+
+from __future__ import annotations
+
+from qa_worker import messages
+from qa_worker.application._admission import admit
+from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWorkFactory
+
+BATCH = 500
+
+
+def rescue_stalled(*, uow: UnitOfWorkFactory, grading: Grading, resend_after_s: float) -> Rescued:
+    """One bounded sweep; several may run at once without doubling anything.
+
+    Raises:
+        StoreUnavailable: the database is out of reach; the next beat tries again.
+
+    """
+    with uow() as work:
+        freed, buried = work.evaluations.free_expired(limit=BATCH)
+        lost = work.evaluations.unsent(older_than_s=resend_after_s, limit=BATCH)
+        for ref in lost:
+            work.nudge(messages.evaluate_call(ref.call_id, ref.evaluation_id))
+        work.commit()
+    with uow() as work:
+        admitted = _admit_forgotten(work, grading=grading, older_than_s=resend_after_s)
+        work.commit()
+    return Rescued(freed=freed, buried=buried, resent=len(lost), admitted=admitted)
+
+
+def _admit_forgotten(work: UnitOfWork, *, grading: Grading, older_than_s: float) -> int:
+    """Calls that were stored as rows and whose message never came get their evaluation; the dispatcher sends it."""
+    forgotten = work.calls.unadmitted(older_than_s=older_than_s, limit=BATCH)
+    for call_id in forgotten:
+        stored = work.calls.get(call_id)
+        if stored is not None:
+            admit(work, stored, grading=grading)
+    return len(forgotten)

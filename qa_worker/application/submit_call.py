@@ -1,0 +1,65 @@
+"""A call comes in: it is stored, its evaluation is asked for, and a message says "look at this row"."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qa_worker import messages
+from qa_worker.application._admission import admit
+from qa_worker.application.ports import Grading, NamedRubric, UnitOfWorkFactory
+from qa_worker.domain.call import Call, CallId
+from qa_worker.domain.errors import CallConflict
+from qa_worker.domain.rubric import JudgeKind
+from qa_worker.domain.work import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A call that is stored. `created` is False where it had been handed over before."""
+
+    ref: str
+    call_id: CallId
+    evaluation_id: uuid.UUID
+    created: bool
+
+
+def submit_calls(
+    calls: Sequence[Call],
+    *,
+    workspace_name: str,
+    uow: UnitOfWorkFactory,
+    grading: Grading,
+    in_flight_limit: int,
+    rubric: NamedRubric | None = None,
+    judge: JudgeKind | None = None,
+    lane: Lane = Lane.LIVE,
+) -> tuple[Accepted | CallConflict, ...]:
+    """Store calls in one transaction, so that either all of them are accepted or none; answers come in their order.
+
+    Handing over a call twice is one call and one evaluation. A call whose `ref` is known with another content is the
+    only one left out, and the answer at its place says so. Messages are sent after the commit as far as the limit of
+    work in flight leaves room; the dispatcher sends the rest.
+
+    Raises:
+        StoreUnavailable: the database is out of reach; nothing was accepted.
+
+    """
+    answers: list[Accepted | CallConflict] = []
+    with uow() as work:
+        for call in calls:
+            try:
+                added = work.calls.add(call, workspace_name=workspace_name)
+            except CallConflict as conflict:
+                answers.append(conflict)
+                continue
+            stored = work.calls.get(added.call_id)
+            if stored is None:
+                raise LookupError(added.call_id)
+            evaluation_id = admit(work, stored, grading=grading, rubric=rubric, judge=judge, lane=lane)
+            if work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
+                work.nudge(messages.evaluate_call(added.call_id, evaluation_id))
+            answers.append(Accepted(call.ref, added.call_id, evaluation_id, added.created))
+        work.commit()
+    return tuple(answers)

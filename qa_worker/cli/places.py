@@ -1,0 +1,92 @@
+"""Which database and broker a command talks to: the environment's, the running local stack's, or a temporary one's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qa_worker import bootstrap
+from qa_worker.cli.console import errors
+from qa_worker.cli.stack_spec import stack_spec
+from qa_worker.embedded import stack as embedded
+from qa_worker.embedded.stack import LocalStackError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the work is done. `temporary`: it ends, and its data with it, when the command does."""
+
+    client: bootstrap.Client
+    temporary: bool
+
+
+def home() -> Path:
+    """Where the local stack keeps its data: QA_WORKER_HOME, or a folder of its own in the user's state folder."""
+    chosen = os.environ.get("QA_WORKER_HOME")
+    if chosen:
+        return Path(chosen)
+    state = os.environ.get("XDG_STATE_HOME")
+    base = Path(state) if state else Path.home() / ".local" / "state"
+    return base / "qa-worker"
+
+
+@contextmanager
+def existing() -> Iterator[bootstrap.Client]:
+    """The services of the environment, or else the running local stack. Raises LocalStackError where there is neither."""
+    database_url, broker_url = bootstrap.external_services()
+    if database_url is None or broker_url is None:
+        running = embedded.running(home())
+        if running is None:
+            raise LocalStackError(
+                "no local stack is running, and DATABASE_URL and BROKER_URL are not set. Run `qa-worker up`"
+            )
+        database_url, broker_url = database_url or running.database_url, broker_url or running.broker_url
+    with _client(database_url, broker_url) as client:
+        yield client
+
+
+@contextmanager
+def existing_or_temporary() -> Iterator[Place]:
+    """As `existing`; where there is nothing, a stack that lives as long as the block."""
+    database_url, broker_url = bootstrap.external_services()
+    if (database_url and broker_url) or embedded.running(home()) is not None:
+        with existing() as client:
+            yield Place(client, temporary=False)
+        return
+    with _temporary_home() as folder:
+        spec = stack_spec(folder, database_url=database_url, broker_url=broker_url, flower=None)
+        with errors.status("Starting a temporary stack ...") as progress:
+            running = embedded.start(
+                spec, detached=False, on_progress=lambda text: progress.update(f"Starting a temporary stack: {text}")
+            )
+        for note in running.notes:
+            errors.print(note, style="dim")
+        try:
+            with _client(running.database_url, running.broker_url) as client:
+                yield Place(client, temporary=True)
+        finally:
+            with errors.status("Stopping the temporary stack ..."):
+                running.stop(timeout_s=20)
+
+
+@contextmanager
+def _client(database_url: str, broker_url: str) -> Iterator[bootstrap.Client]:
+    client = bootstrap.Client(database_url=database_url, broker_url=broker_url)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def _temporary_home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="qa-worker-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

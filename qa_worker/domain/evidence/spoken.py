@@ -1,0 +1,159 @@
+"""Codes as people say them: "B five O, D as in delta, double seven" folded to what a tool's argument would hold.
+
+English only: the words for digits, letters and symbols are the English ones.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+_TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_APOSTROPHES = re.compile(r"['’‘]")
+
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TEENS = (
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"),
+    *("sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ORDINALS = {
+    "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "eleventh": 11, "twelfth": 12, "twentieth": 20, "thirtieth": 30,
+    **{f"{teen}th": 13 + i for i, teen in enumerate(_TEENS[3:])},
+}
+_NUMBERS = {
+    **{word: i for i, word in enumerate((*_DIGITS, *_TEENS))},
+    **{word: 10 * (i + 2) for i, word in enumerate(_TENS)},
+    **_ORDINALS,
+    "oh": 0, "nought": 0, "naught": 0, "nil": 0, "niner": 9,
+}
+_SCALES = {"hundred": 100, "thousand": 1000}
+_TIMES = {"double": 2, "triple": 3}
+_LETTERS = {
+    **dict.fromkeys(("alpha", "alfa"), "a"),
+    **{word: word[0] for word in ("bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india")},
+    **{word: word[0] for word in ("juliet", "juliett", "kilo", "lima", "mike", "november", "oscar", "papa", "quebec")},
+    **{word: word[0] for word in ("romeo", "sierra", "tango", "uniform", "victor", "whiskey", "whisky", "yankee")},
+    "xray": "x", "zulu": "z", "zee": "z", "zed": "z",
+}
+# Said between the characters of a code, and no part of it; the names of symbols, because folding drops the symbols too.
+_SILENT = frozenset(
+    (
+        *("and", "then", "the", "letter", "number", "digit", "capital", "uppercase", "lowercase", "uh", "um", "er"),
+        *("at", "dot", "point", "period", "dash", "hyphen", "minus", "underscore", "slash", "hash", "pound", "plus"),
+        *("space", "comma", "sign"),
+    )
+)
+_SPELLING_AIDS = (("as", "in"), ("is", "in"), ("like",), ("for",))
+
+
+def fold(text: str) -> str:
+    """Letters and digits only, lower case; the letter O becomes 0, because spoken they can't be told apart."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(filter(str.isalnum, plain)).replace("o", "0")
+
+
+def fold_spoken(text: str) -> str:
+    """Like `fold`, with digits, numbers, letters and symbols that are said as words turned into characters.
+
+    "B five O D Z X" gives `b50dzx`, "one twenty three" `123`, "two thousand twenty six" `2026`, "double seven" `77`,
+    "M as in Mike" `m`, "jo dot ray at mail dot com" `j0raymailc0m`. One pass over the text.
+    """
+    return fold("".join(_characters(_tokens(text))))
+
+
+class Heard:
+    """Texts in the order in which they were heard, to be asked when a code was heard first."""
+
+    def __init__(self, texts: Iterable[str], *, spoken: bool = True) -> None:
+        """`spoken` texts are searched as written and as spelled out; others (results of tools) only as written."""
+        kept = tuple(texts)
+        foldings = (fold, fold_spoken) if spoken else (fold,)
+        self._streams = tuple(_Stream([folding(text) for text in kept]) for folding in foldings)
+
+    def first(self, folded_code: str) -> int | None:
+        """The number of the text in which the code was complete for the first time; None where it never was."""
+        found = (stream.first(folded_code) for stream in self._streams)
+        return min((number for number in found if number is not None), default=None)
+
+
+class _Stream:
+    """Folded texts end to end, so that a code said over several turns in a row is found by one search."""
+
+    def __init__(self, folded: Sequence[str]) -> None:
+        self._whole = "".join(folded)
+        self._ends = list(accumulate(map(len, folded)))
+
+    def first(self, code: str) -> int | None:
+        start = self._whole.find(code)
+        return None if start < 0 else bisect_left(self._ends, start + len(code))
+
+
+def _tokens(text: str) -> list[str]:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return _TOKEN.findall(_APOSTROPHES.sub("", plain.replace("x-ray", "xray")))
+
+
+def _characters(tokens: Sequence[str]) -> Iterator[str]:
+    place = 0
+    while place < len(tokens):
+        token = tokens[place]
+        if token in _TIMES and place + 1 < len(tokens):
+            yield _several(token, tokens[place + 1])
+            place += 2
+        elif token in _NUMBERS:
+            number, place = _number(tokens, place)
+            yield str(number)
+        elif token in _SILENT:
+            place += 1
+        else:
+            letter = _LETTERS.get(token, token)
+            yield letter
+            place = _after_spelling_aid(tokens, place + 1, letter)
+
+
+def _several(how_often: str, token: str) -> str:
+    if token == "u" and how_often == "double":
+        return "w"
+    value = str(_NUMBERS[token]) if token in _NUMBERS else _LETTERS.get(token, token)
+    return value * _TIMES[how_often] if len(value) == 1 else how_often + value
+
+
+def _number(tokens: Sequence[str], place: int) -> tuple[int, int]:
+    """One number as English builds it, from `place`; "one twenty" are two numbers, "one hundred twenty" is one."""
+    value, place = _below_hundred(tokens, place)
+    for scale in ("hundred", "thousand"):
+        if value and place < len(tokens) and tokens[place] == scale:
+            rest, place = _rest(tokens, place + 1, scale)
+            value = value * _SCALES[scale] + rest
+    return value, place
+
+
+def _rest(tokens: Sequence[str], place: int, scale: str) -> tuple[int, int]:
+    start = place + 1 if place < len(tokens) and tokens[place] == "and" else place
+    if start >= len(tokens) or not _NUMBERS.get(tokens[start]):
+        return 0, place
+    if scale == "thousand":
+        return _number(tokens, start)
+    return _below_hundred(tokens, start)
+
+
+def _below_hundred(tokens: Sequence[str], place: int) -> tuple[int, int]:
+    value = _NUMBERS[tokens[place]]
+    unit = _NUMBERS.get(tokens[place + 1], 0) if place + 1 < len(tokens) else 0
+    if tokens[place] in _TENS and 0 < unit < 10:
+        return value + unit, place + 2
+    return value, place + 1
+
+
+def _after_spelling_aid(tokens: Sequence[str], place: int, letter: str) -> int:
+    """Where to go on after "as in Mike", which only repeats the letter before it."""
+    for aid in _SPELLING_AIDS:
+        word = place + len(aid)
+        if tuple(tokens[place:word]) == aid and word < len(tokens) and tokens[word].startswith(letter):
+            return word + 1 if len(letter) == 1 else place
+    return place

@@ -1,0 +1,130 @@
+"""From a judge's assessment to a verdict. Nothing that wasn't measured becomes a pass, a fail, a zero or a hole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from qa_worker.domain.evaluation import (
+    Assessment,
+    CriterionLevel,
+    CriterionScore,
+    Evaluation,
+    Finding,
+    Source,
+    Verdict,
+)
+from qa_worker.domain.quotes import find_quote
+from qa_worker.domain.rubric import Criterion, Rubric, Severity, score_of
+from qa_worker.domain.transcript import Transcript
+
+
+def decide(
+    assessment: Assessment, *, rubric: Rubric, transcript: Transcript, established: Sequence[Finding] = ()
+) -> Evaluation:
+    """The evaluation that follows from an assessment.
+
+    `established` are findings that checks have proven (a required phrase is missing, a forbidden one was said); they
+    need no quote. A finding of the model whose quote nobody said is dropped and counted. The order of the verdicts:
+
+    1. a critical finding in a criterion with `critical_fails`, or a criterion under its `minimum`, or an overall score
+       under the threshold: `fail`, if a finding in a criterion that pulled it down supports it, else `needs_review`;
+    2. an applicable criterion that was not measured: `needs_review`;
+    3. otherwise `pass`.
+    """
+    quoted, dropped = _keep_quoted(assessment.findings, transcript)
+    findings = (*established, *quoted)
+    scores = tuple(_score(criterion, assessment.levels) for criterion in rubric.criteria)
+    overall = _overall(scores)
+    against = tuple(_reasons_against(rubric, scores, findings, overall))
+    supported = _supported(against, rubric, scores, findings)
+    verdict, reasons = _verdict(against, scores, supported=supported)
+    return Evaluation(
+        verdict=verdict,
+        overall=overall,
+        scores=scores,
+        findings=findings,
+        reasons=reasons,
+        summary=assessment.summary,
+        dropped_quotes=dropped,
+    )
+
+
+def could_not_read(*, rubric: Rubric, code: str, established: Sequence[Finding] = ()) -> Evaluation:
+    """The evaluation of a call whose judge gave no usable answer after all attempts: a person must look."""
+    scores = tuple(CriterionScore(c.id, None, None, applicable=True, weight=c.weight) for c in rubric.criteria)
+    return Evaluation(
+        verdict=Verdict.NEEDS_REVIEW,
+        overall=None,
+        scores=scores,
+        findings=tuple(established),
+        reasons=(f"unreadable:{code}",),
+        summary="The judge's answer could not be used.",
+    )
+
+
+def _keep_quoted(findings: Iterable[Finding], transcript: Transcript) -> tuple[list[Finding], int]:
+    kept: list[Finding] = []
+    dropped = 0
+    for finding in findings:
+        if finding.source is Source.EVIDENCE:
+            kept.append(finding)
+            continue
+        turn = find_quote(transcript, finding.quote, turn=finding.turn)
+        if turn is None:
+            dropped += 1
+        else:
+            kept.append(replace(finding, turn=turn))
+    return kept, dropped
+
+
+def _score(criterion: Criterion, levels: Iterable[CriterionLevel]) -> CriterionScore:
+    given = next((level for level in levels if level.criterion == criterion.id), None)
+    if given is None:
+        return CriterionScore(criterion.id, None, None, applicable=True, weight=criterion.weight)
+    level = given.level if given.applicable else None
+    score = None if level is None else score_of(level)
+    return CriterionScore(criterion.id, score, level, given.applicable, criterion.weight, given.explanation)
+
+
+def _overall(scores: Iterable[CriterionScore]) -> int | None:
+    measured = [(s.score, s.weight) for s in scores if s.score is not None]
+    weight = sum(w for _, w in measured)
+    if not weight:
+        return None
+    return int(sum(score * w for score, w in measured) / weight + 0.5)
+
+
+def _reasons_against(
+    rubric: Rubric, scores: Sequence[CriterionScore], findings: Sequence[Finding], overall: int | None
+) -> Iterable[str]:
+    for criterion in rubric.criteria:
+        critical = any(f.criterion == criterion.id and f.severity is Severity.CRITICAL for f in findings)
+        if criterion.critical_fails and critical:
+            yield f"critical:{criterion.id}"
+    for criterion, score in zip(rubric.criteria, scores, strict=True):
+        if criterion.minimum is not None and score.score is not None and score.score < criterion.minimum:
+            yield f"below_minimum:{criterion.id}"
+    if overall is not None and overall < rubric.pass_threshold:
+        yield "below_threshold"
+
+
+def _supported(
+    against: Sequence[str], rubric: Rubric, scores: Sequence[CriterionScore], findings: Sequence[Finding]
+) -> bool:
+    named = {reason.partition(":")[2] for reason in against}
+    low = {s.criterion for s in scores if s.score is not None and s.score < rubric.pass_threshold}
+    return any(finding.criterion in named | low for finding in findings)
+
+
+def _verdict(
+    against: tuple[str, ...], scores: Sequence[CriterionScore], *, supported: bool
+) -> tuple[Verdict, tuple[str, ...]]:
+    if against:
+        return (Verdict.FAIL, against) if supported else (Verdict.NEEDS_REVIEW, (*against, "nothing_supports_failing"))
+    unmeasured = tuple(f"not_measured:{s.criterion}" for s in scores if s.applicable and s.score is None)
+    if unmeasured:
+        return Verdict.NEEDS_REVIEW, unmeasured
+    if not any(s.applicable for s in scores):
+        return Verdict.NEEDS_REVIEW, ("nothing_measured",)
+    return Verdict.PASS, ()

@@ -1,0 +1,144 @@
+"""The public API for other programs: put one message on one queue.
+
+    from qa_worker.producer import Producer
+
+    producer = Producer("redis://localhost:6379/0")
+    producer.call_finished(call_id)
+
+Imports the broker client (kombu) only: neither Celery nor SQLAlchemy nor the SDK, so that a backend pays nothing for it.
+The call must be stored before (through the HTTP API, `qa-worker evaluate`, or as a row of `calls`): the row is the
+truth, the message is a nudge, and a lost message is found again by the rescue sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from kombu import Connection, Exchange
+from kombu import Producer as KombuProducer
+from kombu import Queue as KombuQueue
+from kombu.exceptions import KombuError, OperationalError
+
+from qa_worker import messages
+from qa_worker.domain.errors import StoreUnavailable
+
+_RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+_TRANSPORT = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "socket_keepalive": True}
+
+
+class Producer:
+    """A connection to the broker that puts messages on queues. Threads may share one; make it once per process.
+
+    Args:
+        broker_url: `redis://`, `rediss://` or `amqp://`.
+
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        options = _TRANSPORT if broker_url.startswith(("redis", "valkey")) else {"confirm_publish": True}
+        self._connection = Connection(broker_url, connect_timeout=2.0, transport_options=options)
+        self._lock = threading.Lock()
+        self._producer: KombuProducer | None = None
+        self._origin = f"{os.getpid()}@{socket.gethostname()}"
+
+    def call_finished(self, call_id: uuid.UUID | str, *, evaluation_id: uuid.UUID | str | None = None) -> str:
+        """Ask for the evaluation of a stored call.
+
+        Args:
+            call_id: the id of its row in `calls`.
+            evaluation_id: one certain evaluation of it, where it is graded under more than one rubric.
+
+        Returns:
+            The id of the message, as Flower shows it.
+
+        Raises:
+            ValueError: an id is no UUID.
+            StoreUnavailable: the broker can't be reached. Nothing is lost: the call's row is found by the rescue sweep.
+
+        """
+        chosen = None if evaluation_id is None else uuid.UUID(str(evaluation_id))
+        return self.send([messages.evaluate_call(uuid.UUID(str(call_id)), chosen)])[0]
+
+    def send(self, batch: Iterable[messages.Message]) -> list[str]:
+        """Put messages on their queues, in order; returns their ids. Raises StoreUnavailable like `call_finished`."""
+        with self._lock, self._broker_errors():
+            return [self._publish(message) for message in batch]
+
+    def queue_lengths(self) -> dict[str, int]:
+        """Messages waiting in each queue. Raises StoreUnavailable like `call_finished`."""
+        with self._lock, self._broker_errors():
+            channel = self._open().channel
+            return {
+                queue.value: declared_queue(queue)(channel).queue_declare().message_count for queue in messages.Queue
+            }
+
+    def close(self) -> None:
+        """Give the connection back."""
+        with self._lock:
+            self._drop_connection()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _drop_connection(self) -> None:
+        self._producer = None
+        self._connection.release()
+
+    def _open(self) -> KombuProducer:
+        if self._producer is None:
+            self._producer = KombuProducer(self._connection)
+        return self._producer
+
+    @contextmanager
+    def _broker_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, KombuError, OSError, *self._connection.connection_errors) as error:
+            self._drop_connection()
+            raise StoreUnavailable(f"the broker can't be reached: {type(error).__name__}") from error
+
+    def _publish(self, message: messages.Message) -> str:
+        task_id = str(uuid.uuid4())
+        # Celery's message protocol 2 (docs/internals/protocol), written out so that no Celery is needed here.
+        self._open().publish(
+            ([], message.kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}),
+            routing_key=message.queue.value,
+            declare=[declared_queue(message.queue)],
+            serializer="json",
+            delivery_mode=2,
+            correlation_id=task_id,
+            retry=True,
+            retry_policy=_RETRY,
+            headers={
+                "lang": "py",
+                "task": message.task.value,
+                "id": task_id,
+                "root_id": task_id,
+                "parent_id": None,
+                "group": None,
+                "retries": 0,
+                "eta": None,
+                "expires": None,
+                "timelimit": [None, None],
+                "argsrepr": "()",
+                "kwargsrepr": repr(message.kwargs),
+                "origin": self._origin,
+                "ignore_result": True,
+            },
+        )
+        return task_id
+
+
+def declared_queue(queue: messages.Queue) -> KombuQueue:
+    """The queue as producers and workers declare it: durable, on the default exchange, which routes by name."""
+    return KombuQueue(queue.value, exchange=Exchange(""), routing_key=queue.value, durable=True)

@@ -1,0 +1,82 @@
+"""Every setting, in one place: read once from the environment, frozen, with the reason for each default.
+
+Empty variables count as unset. Durations are seconds and say so in their name.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The environment of one process. Importing this module reads nothing; `settings()` does, once."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    # -- where things are. The defaults are those of docker-compose.yml on its own host.
+    database_url: SecretStr = Field(
+        default=SecretStr("postgresql+psycopg2://qa:qa@127.0.0.1:5432/qa_worker"), validation_alias="DATABASE_URL"
+    )
+    broker_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), validation_alias="BROKER_URL")
+
+    # -- the judge. `auto` is Claude with a key and rules without one; every evaluation says which it was.
+    judge: Literal["auto", "claude", "rules"] = Field(default="auto", validation_alias="QA_JUDGE")
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL")
+    judge_model: str = Field(default="claude-haiku-5-5", validation_alias="QA_JUDGE_MODEL")
+    judge_effort: Literal["low", "medium", "high", "xhigh", "max"] = Field(
+        default="low", validation_alias="QA_JUDGE_EFFORT"
+    )
+    # Thinking is inside max_tokens: a tight limit cuts answers, a generous one costs nothing.
+    judge_max_tokens: int = Field(default=3000, ge=256, le=21_000, validation_alias="QA_JUDGE_MAX_TOKENS")
+    judge_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_JUDGE_CONNECT_TIMEOUT_S")
+    judge_read_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_JUDGE_READ_TIMEOUT_S")
+    judge_deadline_s: float = Field(default=60.0, gt=0, validation_alias="QA_JUDGE_DEADLINE_S")
+
+    # -- attempts. One list of waits; about 3 h in all, so that an outage of an evening costs nobody a verdict.
+    retry_schedule_s: tuple[float, ...] = Field(
+        default=(5, 15, 60, 300, 900, 3600, 7200), min_length=1, validation_alias="QA_RETRY_SCHEDULE_S"
+    )
+    max_attempts: int = Field(default=8, ge=1, le=100, validation_alias="QA_MAX_ATTEMPTS")
+    unreadable_attempts: int = Field(default=3, ge=1, validation_alias="QA_UNREADABLE_ATTEMPTS")
+
+    # -- work. A lease outlives the judge's deadline; a dead worker's calls are free again within one lease and a sweep.
+    lease_s: float = Field(default=90.0, gt=0, validation_alias="QA_LEASE_S")
+    resend_after_s: float = Field(default=60.0, gt=0, validation_alias="QA_RESEND_AFTER_S")
+    dispatch_every_s: float = Field(default=1.0, gt=0, validation_alias="QA_DISPATCH_EVERY_S")
+    rescue_every_s: float = Field(default=15.0, gt=0, validation_alias="QA_RESCUE_EVERY_S")
+    # Calls in the broker and at work at once, over all workers: about 4 x the slots that run.
+    in_flight_limit: int = Field(default=256, ge=1, validation_alias="QA_IN_FLIGHT_LIMIT")
+    evaluate_concurrency: int = Field(default=32, ge=1, le=256, validation_alias="QA_EVALUATE_CONCURRENCY")
+    # Celery's own limit, for each worker process alone ("100/m"); empty is none.
+    evaluate_rate_limit: str = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+
+    # -- database: one pool for each process. No connection is held while the judge is waited for.
+    db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_DB_POOL_SIZE")
+    db_pool_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_DB_POOL_TIMEOUT_S")
+
+    # -- doors
+    max_transcript_bytes: int = Field(default=512 * 1024, ge=1024, validation_alias="QA_MAX_TRANSCRIPT_BYTES")
+    max_turns: int = Field(default=2000, ge=1, validation_alias="QA_MAX_TURNS")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias="QA_LOG_LEVEL")
+
+    @model_validator(mode="after")
+    def _a_lease_outlives_the_judge(self) -> Self:
+        if self.lease_s <= self.rescue_every_s / 10:
+            raise ValueError("QA_LEASE_S is too short: a lease must outlive the beat of its keeper")
+        return self
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        pydantic.ValidationError: a variable has an impossible value; the message names it.
+
+    """
+    return Settings()

@@ -1,0 +1,75 @@
+"""What every task shares: log context, and the one place that knows what Celery does with an outcome."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import structlog
+from celery import Task
+from celery.signals import worker_init, worker_shutdown
+
+from qa_worker import bootstrap
+from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.domain.outcome import Dead, Done, Outcome, Parked, RetryAt, Skipped
+
+log = structlog.get_logger(__name__)
+
+# Only for faults of the infrastructure itself, where no row could be written. 5 retries of 1, 2, 4, 8, 16 s with full
+# jitter end within 31 s, far below the visibility timeout; whatever is left then, the rescue sweep finds in the row.
+RETRIED: dict[str, Any] = {
+    "autoretry_for": (StoreUnavailable,),
+    "max_retries": 5,
+    "retry_backoff": 1,
+    "retry_backoff_max": 30,
+    "retry_jitter": True,
+}
+
+
+class QaTask(Task):  # type: ignore[misc]  # celery-types leaves Task untyped as a base class
+    """Binds ids to every log line of a task and logs what was unexpected with its place, never silently."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task with its log context."""
+        ids = {name: value for name, value in kwargs.items() if name.endswith("_id")}
+        with structlog.contextvars.bound_contextvars(
+            task=self.name, task_id=self.request.id, celery_retry=self.request.retries, **ids
+        ):
+            return super().__call__(*args, **kwargs)
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Nothing that ends a task is silent."""
+        log.error("task_failed", task=self.name, task_id=task_id, exc_info=exc)
+
+
+def settle(outcome: Outcome) -> str:
+    """Translate an outcome: the row already says what happens next, so Celery only acknowledges the message."""
+    match outcome:
+        case Done(detail):
+            log.info("done", detail=detail)
+            return f"done: {detail}"
+        case Skipped(reason):
+            log.info("skipped", reason=reason)
+            return f"skipped: {reason}"
+        case RetryAt(when, reason):
+            log.warning("retry_at", when=when.isoformat(), reason=reason)
+            return f"retry: {reason}"
+        case Parked(until, reason):
+            log.info("parked", until=until.isoformat(), reason=reason)
+            return f"parked: {reason}"
+        case Dead(reason):
+            log.error("dead", reason=reason)
+            return f"dead: {reason}"
+        case _:
+            assert_never(outcome)
+
+
+@worker_init.connect(weak=False)
+def _build_once(**_: object) -> None:
+    bootstrap.worker()
+
+
+@worker_shutdown.connect(weak=False)
+def _close(**_: object) -> None:
+    bootstrap.close_worker()

@@ -1,0 +1,20 @@
+"""The queue `evaluate-call`."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from qa_worker import bootstrap
+from qa_worker.application.evaluate_call import evaluate_call as use_case
+from qa_worker.celery_app import app
+from qa_worker.domain.call import CallId
+from qa_worker.messages import Queue, TaskName
+from qa_worker.tasks.base import RETRIED, QaTask, settle
+
+
+@app.task(base=QaTask, name=TaskName.EVALUATE_CALL.value, queue=Queue.EVALUATE_CALL.value, **RETRIED)
+def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -> str:
+    """Grade one call."""
+    chosen = None if evaluation_id is None else UUID(evaluation_id)
+    return settle(use_case(call_id=CallId(UUID(call_id)), evaluation_id=chosen, tools=bootstrap.worker().evaluating))
