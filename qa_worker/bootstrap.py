@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from qa_worker import rubrics
+from qa_worker.adapters.claude.client import Timeouts
 from qa_worker.adapters.claude.judge import ClaudeJudge
 from qa_worker.adapters.importers.files import read_calls as read_calls_from
 from qa_worker.adapters.importers.limits import Limits
@@ -25,7 +26,7 @@ from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.evaluate_call import Tools
 from qa_worker.application.judging import Judge
-from qa_worker.application.ports import Grading, NamedRubric, UnitOfWorkFactory
+from qa_worker.application.ports import Grading, NamedRubric, UnitOfWorkFactory, Wanted
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Call
@@ -33,7 +34,6 @@ from qa_worker.domain.errors import CallConflict, InvalidInput
 from qa_worker.domain.prompt import PROMPT_VERSION
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind
-from qa_worker.domain.work import Lane
 from qa_worker.producer import Producer
 from qa_worker.settings import Settings, settings
 
@@ -95,9 +95,7 @@ class Client:
         calls: Sequence[Call],
         *,
         workspace: str,
-        rubric: NamedRubric | None,
-        judge: JudgeKind | None,
-        lane: Lane = Lane.LIVE,
+        wanted: Wanted,
     ) -> tuple[Accepted | CallConflict, ...]:
         """Hand calls over; see `submit_calls`."""
         return submit_calls(
@@ -106,9 +104,7 @@ class Client:
             uow=self._uow,
             grading=_grading(self._settings),
             in_flight_limit=self._settings.in_flight_limit,
-            rubric=rubric,
-            judge=judge,
-            lane=lane,
+            wanted=wanted,
         )
 
     def set_default_rubric(self, rubric: NamedRubric, *, workspace: str, agent: str | None) -> None:
@@ -231,9 +227,12 @@ def _judges(chosen: Settings) -> tuple[dict[JudgeKind, Judge], Callable[[], None
     claude = ClaudeJudge(
         api_key=chosen.anthropic_api_key.get_secret_value(),
         base_url=chosen.anthropic_base_url,
-        connect_timeout_s=chosen.judge_connect_timeout_s,
-        read_timeout_s=chosen.judge_read_timeout_s,
-        deadline_s=chosen.judge_deadline_s,
+        timeouts=Timeouts(
+            connect_s=chosen.judge_connect_timeout_s,
+            read_s=chosen.judge_read_timeout_s,
+            total_s=chosen.judge_deadline_s,
+        ),
+        connections=chosen.evaluate_concurrency,
     )
     judges[JudgeKind.CLAUDE] = claude
     return judges, claude.close

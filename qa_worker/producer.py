@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kombu import Connection, Exchange
 from kombu import Producer as KombuProducer
@@ -44,6 +44,13 @@ class Producer:
     def __init__(self, broker_url: str) -> None:
         options = _TRANSPORT if broker_url.startswith(("redis", "valkey")) else {"confirm_publish": True}
         self._connection = Connection(broker_url, connect_timeout=2.0, transport_options=options)
+        self._errors: tuple[type[BaseException], ...] = (
+            OperationalError,
+            KombuError,
+            OSError,
+            *self._connection.connection_errors,
+            *self._connection.channel_errors,
+        )
         self._lock = threading.Lock()
         self._producer: KombuProducer | None = None
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
@@ -74,10 +81,7 @@ class Producer:
     def queue_lengths(self) -> dict[str, int]:
         """Messages waiting in each queue. Raises StoreUnavailable like `call_finished`."""
         with self._lock, self._broker_errors():
-            channel = self._open().channel
-            return {
-                queue.value: declared_queue(queue)(channel).queue_declare().message_count for queue in messages.Queue
-            }
+            return {queue.value: self._length(queue) for queue in messages.Queue}
 
     def close(self) -> None:
         """Give the connection back."""
@@ -99,11 +103,17 @@ class Producer:
             self._producer = KombuProducer(self._connection)
         return self._producer
 
+    def _length(self, queue: messages.Queue) -> int:
+        channel: Any = self._connection.channel()  # kombu's stubs don't know queue_declare
+        with channel:
+            declared = channel.queue_declare(queue.value, durable=True)
+        return int(declared.message_count)
+
     @contextmanager
     def _broker_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, KombuError, OSError, *self._connection.connection_errors) as error:
+        except self._errors as error:
             self._drop_connection()
             raise StoreUnavailable(f"the broker can't be reached: {type(error).__name__}") from error
 

@@ -235,6 +235,18 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a sender wants its calls graded; None leaves it to what holds for the agent, the workspace, the system."""
+
+    rubric: NamedRubric | None = None
+    judge: JudgeKind | None = None
+    lane: Lane = Lane.LIVE
+
+
+ANY = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
 class Grading:
     """How calls are graded where nobody says otherwise: the rubric, the judge, its settings, attempts."""
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from qa_worker import messages
 from qa_worker.application._admission import admit
-from qa_worker.application.ports import Grading, NamedRubric, UnitOfWorkFactory
+from qa_worker.application.ports import ANY, Grading, UnitOfWorkFactory, Wanted
 from qa_worker.domain.call import Call, CallId
 from qa_worker.domain.errors import CallConflict
-from qa_worker.domain.rubric import JudgeKind
-from qa_worker.domain.work import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,7 @@ def submit_calls(
     uow: UnitOfWorkFactory,
     grading: Grading,
     in_flight_limit: int,
-    rubric: NamedRubric | None = None,
-    judge: JudgeKind | None = None,
-    lane: Lane = Lane.LIVE,
+    wanted: Wanted = ANY,
 ) -> tuple[Accepted | CallConflict, ...]:
     """Store calls in one transaction, so that either all of them are accepted or none; answers come in their order.
 
@@ -57,7 +53,7 @@ def submit_calls(
             stored = work.calls.get(added.call_id)
             if stored is None:
                 raise LookupError(added.call_id)
-            evaluation_id = admit(work, stored, grading=grading, rubric=rubric, judge=judge, lane=lane)
+            evaluation_id = admit(work, stored, grading=grading, wanted=wanted)
             if work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
                 work.nudge(messages.evaluate_call(added.call_id, evaluation_id))
             answers.append(Accepted(call.ref, added.call_id, evaluation_id, added.created))

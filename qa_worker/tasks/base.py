@@ -25,7 +25,7 @@ RETRIED: dict[str, Any] = {
 }
 
 
-class QaTask(Task):  # type: ignore[misc]  # celery-types leaves Task untyped as a base class
+class QaTask(Task[Any, Any]):
     """Binds ids to every log line of a task and logs what was unexpected with its place, never silently."""
 
     abstract = True
@@ -38,7 +38,7 @@ class QaTask(Task):  # type: ignore[misc]  # celery-types leaves Task untyped as
         ):
             return super().__call__(*args, **kwargs)
 
-    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Nothing that ends a task is silent."""
         log.error("task_failed", task=self.name, task_id=task_id, exc_info=exc)
 

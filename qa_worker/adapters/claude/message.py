@@ -19,7 +19,28 @@ from qa_worker.domain.rubric import Rubric
 
 MAX_RAW_CHARS = 20_000
 _CATEGORIES = frozenset({"cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms"})
-_ODD_ENDS = frozenset({"stop_sequence", "tool_use", "pause_turn"})
+
+_STOPS: Mapping[str, tuple[FailureKind, str, str]] = {
+    # not REJECTED: nothing is wrong with the request, and a person should look at the call
+    "refusal": (
+        FailureKind.UNREADABLE,
+        "refusal",
+        "Claude refused to grade this call; the same request is normally refused again.",
+    ),
+    "max_tokens": (
+        FailureKind.UNREADABLE,
+        "max_tokens",
+        "The answer was cut at its token limit. Raise the judge's max_tokens or lower its effort.",
+    ),
+    "model_context_window_exceeded": (
+        FailureKind.REJECTED,
+        "model_context_window_exceeded",
+        "The call does not fit the model's context window.",
+    ),
+    "stop_sequence": (FailureKind.UNREADABLE, "stop:stop_sequence", "The answer ended at a stop sequence."),
+    "tool_use": (FailureKind.UNREADABLE, "stop:tool_use", "The answer ended in a tool call."),
+    "pause_turn": (FailureKind.UNREADABLE, "stop:pause_turn", "The answer was paused."),
+}
 
 
 def read_answer(content: bytes, *, request_id: str | None, model: str, rubric: Rubric) -> JudgeAnswer:
@@ -61,20 +82,10 @@ def _stopped(body: Mapping[str, Any], request_id: str | None) -> Failure | None:
     reason = body["stop_reason"]
     if reason == "end_turn":
         return None
+    kind, code, message = _STOPS.get(reason, (FailureKind.UNREADABLE, "stop:other", "The answer ended early."))
     if reason == "refusal":
-        # UNREADABLE, not REJECTED: nothing is wrong with the request, and a person should look at the call
-        category = _category(body.get("stop_details"))
-        message = f"Claude refused to grade this call (category {category}); asking again rarely helps."
-        return Failure(FailureKind.UNREADABLE, f"refusal:{category}", message, request_id=request_id)
-    if reason == "max_tokens":
-        message = "The answer was cut at its token limit. Raise the judge's max_tokens or lower its effort."
-        return Failure(FailureKind.UNREADABLE, "max_tokens", message, request_id=request_id)
-    if reason == "model_context_window_exceeded":
-        message = "The call does not fit the model's context window."
-        return Failure(FailureKind.REJECTED, "model_context_window_exceeded", message, request_id=request_id)
-    return Failure(
-        FailureKind.UNREADABLE, "stop_reason", "The answer ended for no known reason.", request_id=request_id
-    )
+        code = f"refusal:{_category(body.get('stop_details'))}"
+    return Failure(kind, code, message, request_id=request_id)
 
 
 def _category(details: Any) -> str:

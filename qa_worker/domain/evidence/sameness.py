@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from qa_worker.domain.evidence.spoken import fold_spoken
+from qa_worker.domain.evidence.spoken import is_number
 from qa_worker.domain.folding import words
 
 NEARLY = 0.8
@@ -30,9 +29,9 @@ class Statement:
 def statement(text: str) -> Statement:
     """What a text says, as a bag of words."""
     said = words(text).split()
-    return Statement(frozenset(said), frozenset(_figures(said)), len(said))
+    return Statement(frozenset(said), frozenset(filter(_is_figure, said)), len(said))
 
 
-def _figures(said: Iterable[str]) -> Iterable[str]:
-    """Words with a digit in them, and words that stand for one ("seven"), as digits."""
-    return (folded for word in said if any(map(str.isdigit, folded := fold_spoken(word))) and folded != "0")
+def _is_figure(word: str) -> bool:
+    spelled = len(word) == 1 and word not in {"a", "i"}
+    return spelled or is_number(word) or any(map(str.isdigit, word))

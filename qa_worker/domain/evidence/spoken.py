@@ -21,16 +21,33 @@ _TEENS = (
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ORDINALS = {
-    "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
-    "tenth": 10, "eleventh": 11, "twelfth": 12, "twentieth": 20, "thirtieth": 30,
+    "first": 1,
+    "second": 2,
+    "third": 3,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "seventh": 7,
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+    "eleventh": 11,
+    "twelfth": 12,
+    "twentieth": 20,
+    "thirtieth": 30,
     **{f"{teen}th": 13 + i for i, teen in enumerate(_TEENS[3:])},
 }
 _NUMBERS = {
     **{word: i for i, word in enumerate((*_DIGITS, *_TEENS))},
     **{word: 10 * (i + 2) for i, word in enumerate(_TENS)},
     **_ORDINALS,
-    "oh": 0, "nought": 0, "naught": 0, "nil": 0, "niner": 9,
+    "oh": 0,
+    "nought": 0,
+    "naught": 0,
+    "nil": 0,
+    "niner": 9,
 }
+_UNITS = range(1, 10)
 _SCALES = {"hundred": 100, "thousand": 1000}
 _TIMES = {"double": 2, "triple": 3}
 _LETTERS = {
@@ -38,7 +55,10 @@ _LETTERS = {
     **{word: word[0] for word in ("bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india")},
     **{word: word[0] for word in ("juliet", "juliett", "kilo", "lima", "mike", "november", "oscar", "papa", "quebec")},
     **{word: word[0] for word in ("romeo", "sierra", "tango", "uniform", "victor", "whiskey", "whisky", "yankee")},
-    "xray": "x", "zulu": "z", "zee": "z", "zed": "z",
+    "xray": "x",
+    "zulu": "z",
+    "zee": "z",
+    "zed": "z",
 }
 # Said between the characters of a code, and no part of it; the names of symbols, because folding drops the symbols too.
 _SILENT = frozenset(
@@ -48,6 +68,32 @@ _SILENT = frozenset(
         *("space", "comma", "sign"),
     )
 )
+# Common in English and rare in its neighbours ("in", "was", "a" would not do).
+_COMMONEST = frozenset(
+    (
+        *("the", "to", "and", "that", "have", "i", "it", "for", "not", "with", "you", "this", "but", "from", "they"),
+        *(
+            "my",
+            "all",
+            "would",
+            "there",
+            "their",
+            "what",
+            "up",
+            "out",
+            "if",
+            "about",
+            "who",
+            "get",
+            "which",
+            "go",
+            "are",
+        ),
+        *("your", "can", "please", "yes", "how", "need", "be", "will", "could", "thank", "thanks", "help", "im", "ill"),
+    )
+)
+_TOO_FEW_WORDS = 12
+_COMMON_SHARE = 0.1
 _SPELLING_AIDS = (("as", "in"), ("is", "in"), ("like",), ("for",))
 
 
@@ -64,6 +110,20 @@ def fold_spoken(text: str) -> str:
     "M as in Mike" `m`, "jo dot ray at mail dot com" `j0raymailc0m`. One pass over the text.
     """
     return fold("".join(_characters(_tokens(text))))
+
+
+def is_number(word: str) -> bool:
+    """Whether a lower-case word stands for a number: "seven", "twelfth", "hundred", "double"."""
+    return word in _NUMBERS or word in _SCALES or word in _TIMES
+
+
+def english(texts: Iterable[str]) -> bool:
+    """Whether this is English, by the share of its commonest words; a few words alone count as English.
+
+    In running English about a quarter of all words are among them; a tenth leaves room for spelling and names.
+    """
+    said = [token for text in texts for token in _tokens(text)]
+    return len(said) < _TOO_FEW_WORDS or sum(token in _COMMONEST for token in said) >= _COMMON_SHARE * len(said)
 
 
 class Heard:
@@ -116,10 +176,10 @@ def _characters(tokens: Sequence[str]) -> Iterator[str]:
             place = _after_spelling_aid(tokens, place + 1, letter)
 
 
-def _several(how_often: str, token: str) -> str:
-    if token == "u" and how_often == "double":
+def _several(how_often: str, word: str) -> str:
+    if (how_often, word) == ("double", "u"):
         return "w"
-    value = str(_NUMBERS[token]) if token in _NUMBERS else _LETTERS.get(token, token)
+    value = str(_NUMBERS[word]) if word in _NUMBERS else _LETTERS.get(word, word)
     return value * _TIMES[how_often] if len(value) == 1 else how_often + value
 
 
@@ -145,7 +205,7 @@ def _rest(tokens: Sequence[str], place: int, scale: str) -> tuple[int, int]:
 def _below_hundred(tokens: Sequence[str], place: int) -> tuple[int, int]:
     value = _NUMBERS[tokens[place]]
     unit = _NUMBERS.get(tokens[place + 1], 0) if place + 1 < len(tokens) else 0
-    if tokens[place] in _TENS and 0 < unit < 10:
+    if tokens[place] in _TENS and unit in _UNITS:
         return value + unit, place + 2
     return value, place + 1
 

@@ -156,9 +156,7 @@ def forbidden(uses: Sequence[ToolUse], expected: Expected) -> Iterator[Fact]:
 
 def all_facts(uses: Sequence[ToolUse], transcript: Transcript, agent: Agent) -> tuple[Fact, ...]:
     """The checks that every call with tools gets."""
-    return tuple(
-        chain(repeated(uses, transcript), malformed(uses, agent), failed(uses), claimed(uses, transcript))
-    )
+    return tuple(chain(repeated(uses, transcript), malformed(uses, agent), failed(uses), claimed(uses, transcript)))
 
 
 def _fact(check: Check, use: ToolUse, detail: str) -> Fact:

@@ -1,0 +1,78 @@
+"""When work is tried again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.outcome import Dead, Parked, RetryAt
+from qa_worker.domain.retry import RetryPolicy, delay_s, next_step
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+POLICY = RetryPolicy(schedule_s=(5, 15, 60), max_attempts=5, unreadable_attempts=3)
+MIDDLE = 0.5
+
+
+def _step(kind: FailureKind, *, attempt: int, retry_after_s: float | None = None) -> RetryAt | Parked | Dead:
+    failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
+    return next_step(POLICY, failure, attempt=attempt, now=NOW, jitter=MIDDLE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempt", "retry_after_s", "expected"),
+    [
+        (FailureKind.TRANSIENT, 1, None, RetryAt(NOW + timedelta(seconds=5), "code")),
+        (FailureKind.TRANSIENT, 2, None, RetryAt(NOW + timedelta(seconds=15), "code")),
+        (FailureKind.TRANSIENT, 4, None, RetryAt(NOW + timedelta(seconds=60), "code")),
+        (FailureKind.TRANSIENT, 5, None, Dead("code")),
+        (FailureKind.OVERLOADED, 1, 40, RetryAt(NOW + timedelta(seconds=40), "code")),
+        (FailureKind.OVERLOADED, 1, 1e9, RetryAt(NOW + timedelta(seconds=3600), "code")),
+        (FailureKind.OVERLOADED, 5, 40, Dead("code")),
+        (FailureKind.REJECTED, 1, None, Dead("code")),
+        (FailureKind.UNREADABLE, 2, None, RetryAt(NOW + timedelta(seconds=15), "code")),
+        (FailureKind.UNREADABLE, 3, None, Dead("code")),
+        (FailureKind.RATE_LIMITED, 1, 30, Parked(NOW + timedelta(seconds=31), "code")),
+        (FailureKind.RATE_LIMITED, 99, None, Parked(NOW + timedelta(seconds=60), "code")),
+        (FailureKind.RATE_LIMITED, 1, -5, Parked(NOW + timedelta(seconds=1), "code")),
+        (FailureKind.SPEND_CAP, 99, None, Parked(NOW + timedelta(seconds=990), "code")),
+    ],
+)
+def test_each_kind_of_failure_has_its_next_step(
+    kind: FailureKind, attempt: int, retry_after_s: float | None, expected: RetryAt | Parked | Dead
+) -> None:
+    assert _step(kind, attempt=attempt, retry_after_s=retry_after_s) == expected
+
+
+@given(attempt=st.integers(1, 200), jitter=st.floats(0, 1, exclude_max=True))
+def test_a_delay_is_bounded_by_its_place_in_the_schedule(attempt: int, jitter: float) -> None:
+    base = POLICY.schedule_s[min(attempt, 3) - 1]
+
+    assert 0.8 * base <= delay_s(POLICY, attempt=attempt, jitter=jitter) <= 1.2 * base
+
+
+@given(attempt=st.integers(1, 200), jitter=st.floats(0, 1, exclude_max=True))
+def test_delays_never_get_shorter_with_more_attempts(attempt: int, jitter: float) -> None:
+    assert delay_s(POLICY, attempt=attempt, jitter=jitter) <= delay_s(POLICY, attempt=attempt + 1, jitter=jitter)
+
+
+@given(
+    kind=st.sampled_from(FailureKind),
+    attempt=st.integers(1, 50),
+    jitter=st.floats(0, 1, exclude_max=True),
+    retry_after_s=st.none() | st.floats(-1e6, 1e12),
+)
+def test_nothing_waits_in_the_past_or_longer_than_the_provider_may_ask(
+    kind: FailureKind, attempt: int, jitter: float, retry_after_s: float | None
+) -> None:
+    failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
+
+    step = next_step(POLICY, failure, attempt=attempt, now=NOW, jitter=jitter)
+
+    if not isinstance(step, Dead):
+        when = step.when if isinstance(step, RetryAt) else step.until
+        longest_s = max(POLICY.max_retry_after_s, POLICY.spend_cap_wait_s) + 1.2 * POLICY.schedule_s[-1]
+        assert NOW < when <= NOW + timedelta(seconds=longest_s)

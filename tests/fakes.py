@@ -1,0 +1,75 @@
+"""Fakes that implement our ports. They check what the real ones rely on: no connection is held while a judge thinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
+
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.domain.evaluation import Assessment, Usage
+from qa_worker.domain.failure import Failure
+from qa_worker.domain.work import Lease
+
+USAGE = Usage(input_tokens=1000, cache_read_tokens=500, output_tokens=200, thinking_tokens=50)
+
+
+class FrozenClock:
+    """Time stands still until it is moved."""
+
+    def __init__(self, at: datetime | None = None) -> None:
+        self.at = at or datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+class FixedJitter:
+    """Always the middle of the spread, so that the schedule holds to the second."""
+
+    def fraction(self) -> float:
+        return 0.5
+
+
+Step = Assessment | Failure | BaseException
+
+
+@dataclass
+class ScriptedJudge:
+    """Answers with the steps of a script in turn, the last one for ever. An exception is raised."""
+
+    script: Sequence[Step]
+    engine: Engine | None = None
+    on_call: Callable[[JudgeRequest], None] = lambda _request: None
+    requests: list[JudgeRequest] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        with self.lock:
+            step = self.script[min(len(self.requests), len(self.script) - 1)]
+            self.requests.append(request)
+        if self.engine is not None:
+            assert isinstance(self.engine.pool, QueuePool)
+            assert self.engine.pool.checkedout() == 0, "a connection is held while the judge is waited for"
+        self.on_call(request)
+        if isinstance(step, BaseException):
+            raise step
+        raw = "" if isinstance(step, Assessment) else "what the model wrote"
+        return JudgeAnswer(step, USAGE, request.spec.model, "req_1", raw)
+
+
+class NoLeases:
+    """Holds nothing: the lease that was claimed has to be long enough."""
+
+    @contextmanager
+    def hold(self, lease: Lease) -> Iterator[None]:
+        assert lease.token
+        yield
