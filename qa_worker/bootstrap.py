@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import structlog
+
 from qa_worker import rubrics
-from qa_worker.adapters.claude.client import Timeouts
-from qa_worker.adapters.claude.judge import ClaudeJudge
 from qa_worker.adapters.importers.files import read_calls as read_calls_from
 from qa_worker.adapters.importers.limits import Limits
 from qa_worker.adapters.importers.rubric import parse_rubric
@@ -52,6 +52,14 @@ class RandomJitter:
     def fraction(self) -> float:
         """See the port."""
         return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+
+class StructlogContext:
+    """Implements the port `LogContext`."""
+
+    def bind(self, **ids: str | int) -> None:
+        """See the port."""
+        structlog.contextvars.bind_contextvars(**ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,7 @@ def _build_worker(chosen: Settings) -> Worker:
     tools = Tools(
         uow=uow,
         leases=leases,
+        context=StructlogContext(),
         judges=judges,
         clock=SystemClock(),
         jitter=RandomJitter(),
@@ -224,6 +233,10 @@ def _judges(chosen: Settings) -> tuple[dict[JudgeKind, Judge], Callable[[], None
     judges: dict[JudgeKind, Judge] = {JudgeKind.RULES: RulesJudge()}
     if chosen.anthropic_api_key is None:
         return judges, lambda: None
+    # The SDK costs 1.5 s of CPU and 85 MB to import, which a process that never asks Claude need not pay.
+    from qa_worker.adapters.claude.client import Timeouts  # noqa: PLC0415
+    from qa_worker.adapters.claude.judge import ClaudeJudge  # noqa: PLC0415
+
     claude = ClaudeJudge(
         api_key=chosen.anthropic_api_key.get_secret_value(),
         base_url=chosen.anthropic_base_url,

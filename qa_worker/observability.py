@@ -15,7 +15,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-_NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "sqlalchemy", "urllib3")
+_NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "sqlalchemy", "urllib3", "celery.worker.strategy")
+# Writes the text and the traceback of a task's exception into its message. `tasks/base.py` reports the same, without.
+_TALKATIVE = "celery.app.trace"
 
 
 def configure(*, level: str = "INFO") -> None:
@@ -47,6 +49,7 @@ def configure(*, level: str = "INFO") -> None:
     root.setLevel(level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(_TALKATIVE).setLevel(logging.CRITICAL)
 
 
 def _exception_without_its_text(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -66,6 +66,13 @@ class ScriptedJudge:
         return JudgeAnswer(step, USAGE, request.spec.model, "req_1", raw)
 
 
+class NoContext:
+    """Logs nothing."""
+
+    def bind(self, **ids: str | int) -> None:
+        assert ids
+
+
 class NoLeases:
     """Holds nothing: the lease that was claimed has to be long enough."""
 

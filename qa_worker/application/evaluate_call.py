@@ -17,6 +17,7 @@ from qa_worker.application.ports import (
     Grading,
     Jitter,
     Leases,
+    LogContext,
     RubricVersion,
     StoredCall,
     UnitOfWorkFactory,
@@ -44,6 +45,7 @@ class Tools:
 
     uow: UnitOfWorkFactory
     leases: Leases
+    context: LogContext
     judges: dict[JudgeKind, Judge]
     clock: Clock
     jitter: Jitter
@@ -104,6 +106,7 @@ def _claim(call_id: CallId, evaluation_id: uuid.UUID | None, tools: Tools) -> _C
             work.commit()
             return Skipped(why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation")
         work.commit()
+    tools.context.bind(workspace=stored.workspace_name, evaluation_id=str(chosen), attempt=lease.attempt)
     return _Claimed(lease, stored, version)
 
 
@@ -205,7 +208,7 @@ def _attempt(result: str, answer: JudgeAnswer, failure: Failure | None, now: dat
         usage=answer.usage,
         model=answer.model,
         cost_micro_usd=cost_micro_usd(answer.usage, model=answer.model, at=now.date()) if by_model else 0,
-        request_id=answer.request_id,
+        request_id=failure.request_id or answer.request_id if failure else answer.request_id,
         failure=failure,
         raw=answer.raw,
     )

@@ -196,6 +196,14 @@ class Evaluations(Protocol):
         ...
 
 
+class LogContext(Protocol):
+    """What every later log line of this piece of work carries."""
+
+    def bind(self, **ids: str | int) -> None:
+        """Add ids, never anything that was said."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction. Rolls back on exit unless `commit` was called; messages leave after the commit, or never."""
 

@@ -30,7 +30,7 @@ class Reason(StrEnum):
 
 
 @dataclass
-class Unreadable(QaError):  # noqa: N818 - named for the fact, as all errors of the project are
+class Unreadable(QaError):
     """The answer could not be used. `where` is a path such as `findings[0].severity`; nothing of the answer is in it."""
 
     reason: Reason

@@ -142,9 +142,8 @@ class Place:
     note: str | None = None
 
 
-def place_for(home: Path, account: Account | None, *, lasting: bool) -> Place:
-    """`<home>/postgres`, or a folder of ours outside when the account cannot get there (a home below /root, say)."""
-    inside = home / "postgres"
+def place_for(inside: Path, account: Account | None, *, lasting: bool) -> Place:
+    """`inside`, or a folder of ours elsewhere when the account cannot get there (a home below /root, say)."""
     if account is None:
         make_folder(inside)
         return Place(inside)
@@ -155,7 +154,7 @@ def place_for(home: Path, account: Account | None, *, lasting: bool) -> Place:
         return Place(inside, f"PostgreSQL refuses root, so it runs as {account.name!r}")
     if made:
         inside.rmdir()
-    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(inside)).hexdigest()[:12]
     outside = state_root(lasting=lasting) / digest
     make_trusted(outside)
     return Place(outside, f"PostgreSQL refuses root, so it runs as {account.name!r} with its data in {outside}")

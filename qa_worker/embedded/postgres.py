@@ -57,8 +57,8 @@ _STATUS_LINE = 7
 class PostgresServer(LocalServer):
     """A private cluster with one database, `qa_worker`. As root it runs as another account; `note` says where.
 
-    Folders: `<base>/data` (0700, of the account), `<base>/password` (0600). `<base>` is `<home>/postgres` or, where the
-    account cannot get there, a folder of ours outside.
+    Folders: `<base>/data` (0700, of the account), `<base>/password` (0600). `<base>` is `folder` or, where the account
+    cannot get there, one of ours elsewhere.
     """
 
     name = "postgres"
@@ -76,7 +76,7 @@ class PostgresServer(LocalServer):
 
     @cached_property
     def _place(self) -> Place:
-        return place_for(self.home, self.account, lasting=self.durable)
+        return place_for(self.folder, self.account, lasting=self.durable)
 
     @property
     def base(self) -> Path:
@@ -126,7 +126,9 @@ class PostgresServer(LocalServer):
         if (self.data / "PG_VERSION").exists():
             self._check_data()
             self._end_remains(report)
-            return
+            if self.durable:
+                return
+            shutil.rmtree(self.data)
         report("creating the PostgreSQL cluster")
         write_private(base / "password", secrets.token_urlsafe(24))
         self._create_cluster()
@@ -161,7 +163,7 @@ class PostgresServer(LocalServer):
         self._create_database()
 
     def remove(self) -> None:
-        """Deletes the cluster, also when it is outside the home. Only for a server that is stopped."""
+        """Deletes the cluster, also when it is outside the home."""
         shutil.rmtree(self.base, ignore_errors=True)
 
     def _create_cluster(self) -> None:

@@ -25,9 +25,9 @@ _PORT_TRIES = 5
 
 
 class LocalServer(ABC):
-    """One server process on 127.0.0.1, with its data below `home` and its log in `<home>/logs/<name>.log`.
+    """One server process on 127.0.0.1, with its data in `folder` and its log in `<home>/logs/<name>.log`.
 
-    With `durable=False` (tests) nothing is forced to disk.
+    With `durable=False` nothing is forced to disk and each start begins with nothing; lasting data are not touched.
     """
 
     name: ClassVar[str]
@@ -40,6 +40,10 @@ class LocalServer(ABC):
         self.durable = durable
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.home / (self.name if self.durable else f"{self.name}.throwaway")
 
     @property
     def log(self) -> Path:
@@ -61,6 +65,10 @@ class LocalServer(ABC):
     @abstractmethod
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether it takes clients now."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Deletes its data. Only for a server that is stopped."""
 
     def start(self, report: Report) -> None:
         """Returns when the server takes clients. Raises `LocalStackError` with the end of its log."""

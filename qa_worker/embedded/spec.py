@@ -25,13 +25,17 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class StackSpec:
-    """A server is started for each URL that is None. `setup` runs in order and must succeed before `processes` start."""
+    """A server is started for each URL that is None. `setup` runs in order and must succeed before `processes` start.
+
+    With `durable=False` the servers force nothing to disk and their data are deleted when the stack stops.
+    """
 
     home: Path
     database_url: str | None = None
     broker_url: str | None = None
     setup: tuple[Command, ...] = ()
     processes: tuple[Command, ...] = ()
+    durable: bool = True
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"home": str(self.home)})
@@ -45,6 +49,7 @@ class StackSpec:
             broker_url=raw["broker_url"],
             setup=tuple(_command(item) for item in raw["setup"]),
             processes=tuple(_command(item) for item in raw["processes"]),
+            durable=raw["durable"],
         )
 
 

@@ -187,6 +187,7 @@ def _both(home: Path, *, durable: bool) -> Iterator[tuple[str, str]]:
         postgres.stop()
         if not durable:
             postgres.remove()
+            valkey.remove()
 
 
 def _supervisor_log(home: Path) -> Path:

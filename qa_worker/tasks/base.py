@@ -33,14 +33,19 @@ class QaTask(Task[Any, Any]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task with its log context."""
         ids = {name: value for name, value in kwargs.items() if name.endswith("_id")}
-        with structlog.contextvars.bound_contextvars(
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(
             task=self.name, task_id=self.request.id, celery_retry=self.request.retries, **ids
-        ):
-            return super().__call__(*args, **kwargs)
+        )
+        return super().__call__(*args, **kwargs)
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Nothing that ends a task is silent."""
         log.error("task_failed", task=self.name, task_id=task_id, exc_info=exc)
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """A fault of the infrastructure: the message comes again in a moment."""
+        log.warning("task_retried", task=self.name, task_id=task_id, reason=type(exc).__name__)
 
 
 def settle(outcome: Outcome) -> str:

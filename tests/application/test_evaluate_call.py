@@ -24,7 +24,7 @@ from qa_worker.domain.rubric import JudgeKind, Severity
 from qa_worker.domain.work import WorkState
 from tests.builders import a_call, a_finding, a_grading, a_rubric, an_assessment
 from tests.conftest import UnitsOfWork
-from tests.fakes import FixedJitter, FrozenClock, NoLeases, ScriptedJudge, Step
+from tests.fakes import FixedJitter, FrozenClock, NoContext, NoLeases, ScriptedJudge, Step
 
 pytestmark = pytest.mark.services
 
@@ -58,6 +58,7 @@ class Bench:
         return Tools(
             uow=self.uow,
             leases=NoLeases(),
+            context=NoContext(),
             judges={JudgeKind.CLAUDE: judge},
             clock=self.clock,
             jitter=FixedJitter(),

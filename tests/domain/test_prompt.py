@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +14,7 @@ from qa_worker.domain.call import Agent, Expected, ToolSpec
 from qa_worker.domain.evidence.facts import Check, Evidence, Fact, Latency, Timing
 from qa_worker.domain.fence import as_shown
 from qa_worker.domain.prompt import PROMPT_VERSION, system_text, user_text
+from qa_worker.domain.reading import answer_schema
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
 from tests.domain.grading_samples import AGENT, RUBRIC, TRANSCRIPT, saying
 
@@ -35,7 +37,7 @@ def test_every_turn_is_shown_with_its_number_role_and_time() -> None:
     assert inside(shown(TRANSCRIPT), "transcript").split("\n") == [
         "[0] agent 0.0-1.8s: Harbour Grill, good evening.",
         "[1] caller 2.4-4.9s: A table for two at eight, please.",
-        '[2] agent 5.0-5.0s calls book_table as tc_1: {"at":"20:00","guests":2}',
+        '[2] agent 5.0-5.0s calls book_table({"at":"20:00","guests":2}) as tc_1',
         '[3] tool result of tc_1 (ok): {"ok": true}',
         "[4] agent 5.6-8.1s: Your table for two is booked for nine.",
     ]
@@ -53,7 +55,7 @@ def test_turns_without_words_times_or_results_are_neither_dropped_nor_shown_as_n
     assert inside(shown(odd), "transcript").split("\n") == [
         "[0] caller: (nothing was said)",
         "[1] agent 3.0s: One moment.",
-        '[1] agent 3.0s calls look_up: with broken arguments {"id": 7',
+        '[1] agent 3.0s calls look_up({"id": 7) with broken arguments',
         "[2] tool result (error): (empty)",
         "[3] tool result: found",
     ]
@@ -249,8 +251,12 @@ def test_the_prompt_asks_for_no_account_of_reasoning() -> None:
 
 def test_a_changed_prompt_has_a_new_version() -> None:
     evidence = Evidence((Fact(Check.DEAD_AIR, "5.2 s of silence", turn=2),))
-    texts = system_text(RUBRIC, AGENT) + shown(TRANSCRIPT, expected=Expected(outcome="x"), evidence=evidence)
-    known = {"1": "?"}
-    assert known[PROMPT_VERSION] == hashlib.sha256(texts.encode()).hexdigest()[:16], (
+    told = (
+        system_text(RUBRIC, AGENT),
+        shown(TRANSCRIPT, expected=Expected(outcome="booked"), evidence=evidence),
+        json.dumps(answer_schema(RUBRIC)),
+    )
+    known = {"1": "b4b3f2b81b38f3f1"}
+    assert known[PROMPT_VERSION] == hashlib.sha256("".join(told).encode()).hexdigest()[:16], (
         "the wording changed: raise PROMPT_VERSION, so that verdicts say what they were measured with"
     )

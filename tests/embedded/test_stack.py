@@ -113,13 +113,20 @@ def test_the_two_servers_work_and_nothing_is_left_of_them(tmp_path: Path) -> Non
         ask(database_url, "SELECT 1")
 
 
-def test_lasting_servers_keep_their_data(home: Path) -> None:
+def test_lasting_servers_keep_their_data_also_through_a_throwaway_stack(home: Path) -> None:
     with servers(home) as (database_url, broker_url):
         ask(database_url, "CREATE TABLE kept AS SELECT 7 AS n")
         with redis.Redis.from_url(broker_url) as client:
             client.set("kept", "7")
         with pytest.raises(LocalStackError, match="already runs"), servers(home):
             pass
+    stack = start(StackSpec(home, durable=False), detached=False, on_progress=silent)
+    assert ask(stack.database_url, "SELECT to_regclass('kept')") == [(None,)]
+    throwaway = PostgresServer(home, durable=False)
+    assert throwaway.data.is_dir()
+    stack.stop(5)
+    assert not throwaway.data.exists()
+    assert not (home / "valkey.throwaway").exists()
     with servers(home) as (database_url, broker_url):
         assert ask(database_url, "SELECT n FROM kept") == [(7,)]
         with redis.Redis.from_url(broker_url) as client:

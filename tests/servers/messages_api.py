@@ -76,7 +76,7 @@ class MessagesServer:
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="messages-api", daemon=True)
+        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
 
@@ -93,6 +93,11 @@ class MessagesServer:
         """Requests whose user text contains this get the behaviour, the first `times` of them."""
         self._rules.append(_Rule(contains, behaviour, times))
 
+    def reset(self) -> None:
+        """Forget requests, counts, queue, rules and cached prefixes: the same server, as good as new."""
+        for kept in (self.requests, self.served, self._queue, self._rules, self._cached):
+            kept.clear()
+
     def load(self, script: Mapping[str, Any]) -> None:
         """Queue, rules and default from a script file's content."""
         self.enqueue(*map(from_script, script.get("queue", ())))
@@ -102,17 +107,21 @@ class MessagesServer:
             self.default = from_script(script["default"])
 
     def start(self) -> Self:
-        """Listen. Returns when connections are accepted."""
+        """Listen; after `stop`, on the same port again. Returns when connections are accepted."""
+        self._ready.clear()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="messages-api", daemon=True)
         self._thread.start()
         if not self._ready.wait(10):
             raise RuntimeError("the messages server did not start")
         return self
 
     def stop(self) -> None:
-        """Drop all connections and end the thread."""
-        if self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(10)
+        """Drop all connections and end the thread: from now on connections are refused."""
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._thread = None
 
     def __enter__(self) -> Self:
         return self.start()

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import anthropic
+import httpcore2
 import httpx2
 
 from qa_worker.adapters.claude.deadline import DeadlineReached
@@ -160,6 +161,10 @@ def _caused_by(error: BaseException, kinds: tuple[type[BaseException], ...]) -> 
 
 
 def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    """The first cause. The pool hides it with `raise ... from None`, for which the context stands in."""
+    while True:
+        hidden = error.__context__ if isinstance(error, (httpcore2.NetworkError, httpcore2.ProtocolError)) else None
+        cause = error.__cause__ or hidden
+        if cause is None:
+            return error
+        error = cause

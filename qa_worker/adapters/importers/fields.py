@@ -58,8 +58,9 @@ class Door(BaseModel):
     @classmethod
     def _help_with_names(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            absent = tuple(name for name in cls.model_fields if name not in data)
-            unknown = [key for key in data if isinstance(key, str) and key not in cls.model_fields]
+            fields = cls.model_fields
+            absent = tuple(name for name in fields if name not in data)
+            unknown = [key for key in data if isinstance(key, str) and key not in fields]
             for key in unknown[:_MOST_NAMES_COMPARED]:
                 meant = cls.mistaken.get(_folded(key)) or _near(key, absent)
                 if meant is not None:

@@ -49,8 +49,9 @@ def _calls(found: Iterable[Record | InvalidInput], limits: Limits, source: str) 
             error.field = _below(record.path, error.field)
             yield error
             continue
-        content, line = first_seen.setdefault(call.ref, (fingerprint(call), record.line))
-        yield call if content == fingerprint(call) else _conflict(call.ref, record, line, source)
+        content = fingerprint(call)
+        known, line = first_seen.setdefault(call.ref, (content, record.line))
+        yield call if content == known else _conflict(call.ref, record, line, source)
 
 
 def _conflict(ref: str, record: Record, first_line: int | None, source: str) -> InvalidInput:

@@ -66,7 +66,7 @@ def path_text(parts: Iterable[str | int]) -> str:
     for part in parts:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.isidentifier():
+        elif (part.isidentifier() or part.isdecimal()) and len(part) <= _SHOWN_CHARS:
             text += f".{part}" if text else part
         else:
             text += f"[{shown(part)}]"
@@ -84,12 +84,11 @@ def from_validation(error: ValidationError, *, fixes: Mapping[str, str]) -> Inva
     first = problems[0]
     where = (*first["loc"], *first.get("ctx", {}).get("at", ()))
     problem, fix = _words(first)
-    name = next((part for part in reversed(where) if isinstance(part, str)), "")
     if len(problems) > 1:
         problem += f" (first of {len(problems)} problems)"
-    return InvalidInput(
-        field=path_text(where), problem=problem, fix=fix or fixes.get(name, f"See {name!r} in the docs")
-    )
+    # The nearest field that has an advice of its own: for `levels.3` that is `levels`.
+    advice = (fixes[part] for part in reversed(where) if isinstance(part, str) and part in fixes)
+    return InvalidInput(field=path_text(where), problem=problem, fix=fix or next(advice, "Correct it"))
 
 
 def _words(detail: ErrorDetails) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from qa_worker.adapters.importers.parse import is_message
 from qa_worker.adapters.importers.problems import WHOLE_FILE, WHOLE_RECORD
 from qa_worker.domain.errors import InvalidInput
 
+_BLANKS = re.compile(r"[ \t\r\n]*")
 _BOM = b"\xef\xbb\xbf"
 _ONE_A_LINE = "Write one complete JSON object per line"
 _ONE_DOCUMENT = "Write one JSON object, a JSON array of calls, or one JSON object per line"
@@ -164,9 +166,8 @@ def _array(text: str, position: int) -> Iterator[tuple[int, int, object]]:
 
 
 def _skip_blanks(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\n", "\r"):
-        position += 1
-    return position
+    found = _BLANKS.match(text, position)
+    return found.end() if found else position
 
 
 def _expanded(value: object, line: int | None) -> Iterator[Record | InvalidInput]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,7 @@ from qa_worker.domain.call import Agent, Expected, ToolSpec
 from qa_worker.domain.evidence import outcomes
 from qa_worker.domain.evidence.excerpts import cut, of_call, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
-from qa_worker.domain.folding import words
+from qa_worker.domain.folding import contains, words
 from qa_worker.domain.transcript import Role, ToolUse, Transcript, canonical
 
 _ADVERBS = r"( (just|now|also|already|all|successfully|gone ahead and))*"
@@ -27,6 +27,7 @@ _ADMISSION = re.compile(
     r"until|try|trying|tried|attempt|attempted|let|need|needs|first|still)\b"
 )
 _ALL_DONE = re.compile(r"\b(youre all set|you are all set|all set|all done|done|completed|successfully)\b")
+_OF_ARGUMENTS = re.compile(r"\b(missing|required|invalid|empty|argument|arguments|parameter|parameters|field)\b")
 _STEM = 5
 _COMMON = frozenset(("with", "from", "this", "that", "tool", "agent", "user", "customer", "caller", "details", "info"))
 
@@ -82,11 +83,17 @@ def malformed(uses: Sequence[ToolUse], agent: Agent) -> Iterator[Fact]:
 
 
 def _missing(use: ToolUse, spec: ToolSpec | None) -> list[str]:
-    arguments, answer = use.call.arguments, use.result.text if use.result else ""
-    required = spec.parameters.get("required", ()) if spec else ()
-    names = dict.fromkeys((*map(str, required if isinstance(required, Iterable) else ()), *arguments))
-    empty = [name for name in names if arguments.get(name) in (None, "")]
-    return [name for name in empty if name in answer or (name in arguments and name in required)]
+    listed = spec.parameters.get("required") if spec else None
+    required = [str(name) for name in listed] if isinstance(listed, list | tuple) else []
+    answer = words(use.result.text) if use.result else ""
+    named = answer if _OF_ARGUMENTS.search(answer) else ""
+    arguments = use.call.arguments
+    empty = (name for name in dict.fromkeys((*required, *arguments)) if _is_empty(arguments.get(name)))
+    return [name for name in empty if (name in required and name in arguments) or contains(named, words(name))]
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def failed(uses: Sequence[ToolUse]) -> Iterator[Fact]:
@@ -100,42 +107,47 @@ def failed(uses: Sequence[ToolUse]) -> Iterator[Fact]:
 def claimed(uses: Sequence[ToolUse], transcript: Transcript) -> Iterator[Fact]:
     """The agent says that something is done although the tool for it failed and never succeeded before the claim.
 
-    The claim must be in one sentence: a success in words, no admission or condition, and either the tool's own words
-    (`issue_travel_credit`: "I've issued your credit") or a bare "you're all set" right after the failure.
+    The claim must be in one sentence: a success in words, no admission or condition, and either words of the tool's name
+    that no successful tool shares (`issue_travel_credit`: "I've issued your credit"), or a bare "you're all set" right
+    after the failure.
     """
+    done = {use.call.name for use in uses if outcomes.succeeded(use)}
     for name in dict.fromkeys(use.call.name for use in uses if outcomes.failed(use)):
-        own = [use for use in uses if use.call.name == name and use.result_turn is not None]
-        start = next(use.result_turn for use in own if outcomes.failed(use)) or 0
+        own = [use for use in uses if use.call.name == name]
+        start = min(use.result_turn or 0 for use in own if outcomes.failed(use))
         end = min((use.result_turn or 0 for use in own if outcomes.succeeded(use)), default=len(transcript))
-        claim = _first_claim(transcript, name, start, end)
+        stems = _stems(name).difference(*(_stems(other) for other in done - {name}))
+        claim = _first_claim(transcript, stems, start, end)
         if claim is not None:
             turn, sentence = claim
             detail = f"the agent says it is done, but {name} failed in turn {start} and had not succeeded"
             yield Fact(Check.CLAIM_AFTER_FAILED_TOOL, detail, turn=turn, quote=cut(sentence), subject=name)
 
 
-def _first_claim(transcript: Transcript, tool: str, start: int, end: int) -> tuple[int, str] | None:
-    stems = {word[:_STEM] for word in words(tool).split() if len(word) >= 4 and word not in _COMMON}  # noqa: PLR2004  # "get"
-    fresh = True
+def _stems(name: str) -> set[str]:
+    return {word[:_STEM] for word in words(name).split() if len(word) >= _STEM - 1 and word not in _COMMON}
+
+
+def _first_claim(transcript: Transcript, stems: set[str], start: int, end: int) -> tuple[int, str] | None:
+    right_after = True
     for number in range(start + 1, end):
         turn = transcript.turns[number]
-        if turn.tool_calls and turn.role is Role.AGENT:
-            fresh = False
-        if turn.role is not Role.AGENT or not turn.text.strip():
+        if turn.role is not Role.AGENT:
             continue
+        right_after = right_after and not turn.tool_calls
         for sentence in sentences(turn.text):
-            if _claims(sentence, stems, fresh=fresh):
+            if _claims(sentence, stems, right_after=right_after):
                 return number, sentence
-        fresh = False
+        right_after = right_after and not turn.text.strip()
     return None
 
 
-def _claims(sentence: str, stems: set[str], *, fresh: bool) -> bool:
+def _claims(sentence: str, stems: set[str], *, right_after: bool) -> bool:
     said = words(sentence)
     if "?" in sentence or _ADMISSION.search(said) or not _SUCCESS.search(said):
         return False
     about = any(word[:_STEM] in stems for word in said.split())
-    return about or (fresh and _ALL_DONE.search(said) is not None)
+    return about or (right_after and _ALL_DONE.search(said) is not None)
 
 
 def missing_required(uses: Sequence[ToolUse], expected: Expected) -> Iterator[Fact]:

@@ -4,8 +4,11 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -17,13 +20,12 @@ from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.prompt import system_text
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
-from tests.domain.grading_samples import AGENT, CALL, RUBRIC
+from tests.domain.grading_samples import AGENT, CALL, RUBRIC, saying
 from tests.servers import behaviours as does
 from tests.servers.messages_api import MessagesServer
 
 SPEC = JudgeSpec(JudgeKind.CLAUDE, model="claude-sonnet-5-5", effort="medium", max_tokens=2_500)
 REQUEST = JudgeRequest(call=CALL, rubric=RUBRIC, evidence=Evidence(), spec=SPEC, key="workspace-1")
-TIMEOUTS = Timeouts(connect_s=0.5, read_s=0.2, pool_s=0.2, total_s=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +36,37 @@ def running() -> Iterator[MessagesServer]:
 
 @pytest.fixture
 def server(running: MessagesServer) -> MessagesServer:
-    running.requests.clear()
-    running.served.clear()
+    running.reset()
     return running
 
 
 @pytest.fixture(scope="module")
 def shared(running: MessagesServer) -> Iterator[ClaudeJudge]:
-    judge = ClaudeJudge("sk-test", base_url=running.url, timeouts=TIMEOUTS, sleep=lambda _: None)
+    judge = ClaudeJudge("sk-test", base_url=running.url, sleep=lambda _: None)
     yield judge
     judge.close()
 
 
 @pytest.fixture
-def judge(shared: ClaudeJudge, server: MessagesServer) -> ClaudeJudge:
+def judge(shared: ClaudeJudge) -> ClaudeJudge:
     return shared
+
+
+@contextmanager
+def judging(server: MessagesServer, *, timeouts: Timeouts, connections: int = 4) -> Iterator[ClaudeJudge]:
+    judge = ClaudeJudge(
+        "sk-test", base_url=server.url, timeouts=timeouts, connections=connections, sleep=lambda _: None
+    )
+    yield judge
+    judge.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if condition():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it never happened")
 
 
 def failure(answer: JudgeAnswer) -> Failure:
@@ -117,7 +135,6 @@ def test_the_static_part_is_written_to_the_cache_once_and_read_after() -> None:
         (does.max_tokens(), FailureKind.UNREADABLE, "max_tokens"),
         (does.all_thinking(), FailureKind.UNREADABLE, "max_tokens"),
         (does.said("It went well."), FailureKind.UNREADABLE, "answer_no_json"),
-        (does.Hang(), FailureKind.TRANSIENT, "read_timeout"),
         (does.Raw("redirect", b"", 307, headers={"location": "http://127.0.0.1:1/"}), FailureKind.REJECTED, "http_307"),
     ],
     ids=lambda value: value.name if hasattr(value, "name") and not isinstance(value, FailureKind) else None,
@@ -172,12 +189,20 @@ def test_after_three_tries_the_row_decides(judge: ClaudeJudge, server: MessagesS
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("where", ["headers", "body"])
-def test_a_dripping_server_is_cut_at_the_deadline(judge: ClaudeJudge, server: MessagesServer, where: str) -> None:
-    # every byte comes in time for the read timeout; all of them would take a quarter of a minute
-    server.enqueue(does.Drip("headers" if where == "headers" else "body"))
-    assert failure(judge.grade(REQUEST)).code == "deadline"
-    assert isinstance(judge.grade(REQUEST).result, Assessment)
+def test_a_server_that_hangs_is_left_at_the_read_timeout(server: MessagesServer) -> None:
+    server.enqueue(does.Hang())
+    with judging(server, timeouts=Timeouts(read_s=0.1)) as hasty:
+        assert failure(hasty.grade(REQUEST)).code == "read_timeout"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", [does.Drip("headers"), does.Drip("body"), does.Hang()], ids=lambda b: b.name)
+def test_a_dripping_server_is_cut_at_the_deadline(server: MessagesServer, behaviour: does.Behaviour) -> None:
+    # every byte comes in time for the read timeout; all of them would take half a minute
+    server.enqueue(behaviour)
+    with judging(server, timeouts=Timeouts(total_s=0.3)) as hasty:
+        answer = hasty.grade(REQUEST)
+    assert (failure(answer).kind, failure(answer).code) == (FailureKind.TRANSIENT, "deadline")
 
 
 def test_a_server_that_drips_fast_enough_is_heard_out(judge: ClaudeJudge, server: MessagesServer) -> None:
@@ -186,11 +211,9 @@ def test_a_server_that_drips_fast_enough_is_heard_out(judge: ClaudeJudge, server
 
 
 def test_the_deadline_holds_over_all_tries_together(server: MessagesServer) -> None:
-    patient = Timeouts(connect_s=0.5, read_s=30, total_s=0.3)
-    judge = ClaudeJudge("sk-test", base_url=server.url, timeouts=patient, sleep=lambda _: None)
     server.enqueue(does.server_error(500), does.Hang())
-    assert failure(judge.grade(REQUEST)).code == "deadline"
-    judge.close()
+    with judging(server, timeouts=Timeouts(total_s=0.3)) as hasty:
+        assert failure(hasty.grade(REQUEST)).code == "deadline"
 
 
 def test_a_server_that_is_away_is_a_connection_fault() -> None:
@@ -205,14 +228,17 @@ def test_a_server_that_is_away_is_a_connection_fault() -> None:
     assert answer.usage == Usage()
 
 
-def test_a_wait_for_a_free_connection_is_bounded(server: MessagesServer) -> None:
-    judge = ClaudeJudge("sk-test", base_url=server.url, timeouts=TIMEOUTS, connections=1, sleep=lambda _: None)
-    server.enqueue(does.Hang(), does.Hang())
-    with ThreadPoolExecutor(2) as threads:
-        codes = sorted(failure(answer).code for answer in threads.map(judge.grade, [REQUEST, REQUEST]))
-    judge.close()
-    assert "read_timeout" in codes
-    assert codes[0] in ("deadline", "pool_timeout")
+def test_a_wait_for_a_free_connection_is_bounded() -> None:
+    with (
+        ThreadPoolExecutor(1) as other,
+        MessagesServer(default=does.Hang()) as fresh,
+        judging(fresh, timeouts=Timeouts(pool_s=0.05), connections=1) as judge,
+    ):
+        first = other.submit(judge.grade, REQUEST)
+        wait_until(lambda: len(fresh.requests) == 1)
+        assert failure(judge.grade(REQUEST)).code == "pool_timeout"
+        fresh.stop()
+        assert failure(first.result(timeout=10)).code == "connection"
 
 
 def test_one_judge_serves_many_threads_over_kept_connections() -> None:
@@ -225,12 +251,16 @@ def test_one_judge_serves_many_threads_over_kept_connections() -> None:
         assert fresh.stats()["connections"] <= 16
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_connections_of_its_own(judge: ClaudeJudge, server: MessagesServer) -> None:
     judge.grade(REQUEST)
     child = os.fork()
     if child == 0:
-        graded = isinstance(judge.grade(REQUEST).result, Assessment)
-        os._exit(0 if graded else 1)
+        exit_code = 1
+        try:
+            exit_code = 0 if isinstance(judge.grade(REQUEST).result, Assessment) else 2
+        finally:
+            os._exit(exit_code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     judge.grade(REQUEST)
     parent_before, forked, parent_after = (received.connection for received in server.requests)
@@ -283,10 +313,6 @@ def test_the_client_is_built_once_by_whoever_comes_first(server: MessagesServer)
 
 
 def test_what_cannot_be_sent_as_utf_8_is_sent_without_it(judge: ClaudeJudge, server: MessagesServer) -> None:
-    from dataclasses import replace  # noqa: PLC0415
-
-    from tests.domain.grading_samples import saying  # noqa: PLC0415
-
     halves = replace(REQUEST, call=replace(CALL, transcript=saying("half a \ud83d smile", "\x00 yes")))
     assert isinstance(judge.grade(halves).result, Assessment)
     assert "half a \ufffd smile" in server.requests[0].text

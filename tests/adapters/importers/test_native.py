@@ -236,7 +236,7 @@ def test_a_transcript_over_the_limit_is_refused_with_its_size_and_the_limit() ->
     error = refused(with_turn(role="caller", text="x" * 1000), limits=Limits(max_transcript_bytes=500))
 
     assert error.field == "turns"
-    assert "1,036 bytes" in error.problem
+    assert "1,029 bytes" in error.problem
     assert "500" in error.problem
 
 

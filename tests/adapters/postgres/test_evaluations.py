@@ -259,9 +259,7 @@ def test_a_call_comes_back_as_it_was_handed_over(uow: UnitsOfWork) -> None:
     assert stored.call == call
 
 
-def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(
-    uow: UnitsOfWork, outbox: Outbox
-) -> None:
+def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(uow: UnitsOfWork, outbox: Outbox) -> None:
     with uow() as work:
         added = work.calls.add(a_call("one"), workspace_name="default")
 

@@ -91,7 +91,9 @@ class WorkMachine(RuleBasedStateMachine):
     def every_worker_dies(self) -> None:
         with self.uow.engine.begin() as connection:
             running = evaluations.c.state == "running"
-            connection.execute(update(evaluations).where(running).values(lease_until=func.now() - text("'1 s'::interval")))
+            connection.execute(
+                update(evaluations).where(running).values(lease_until=func.now() - text("'1 s'::interval"))
+            )
 
     @rule()
     def sweep(self) -> None:
