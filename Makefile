@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 CALLS  ?=
 ARGS   ?=
+LOCK   := --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url
 
 .DEFAULT_GOAL := help
 
@@ -13,11 +14,11 @@ help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # Rebuilt only when the lock or the package's metadata changes.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -49,8 +50,9 @@ bench: $(STAMP)  ## Evidence checks against labelled calls (DATA=path)
 	@$(BIN)/python -m benchmarks.evidence $(if $(DATA),--data $(DATA))
 
 .PHONY: lock
-lock:  ## Renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --output-file requirements.lock
+lock:  ## Renew both locks (needs uv): what runs, and what is needed to work on it
+	uv pip compile pyproject.toml $(LOCK) --output-file requirements.lock
+	uv pip compile pyproject.toml --group dev $(LOCK) --output-file requirements-dev.lock
 
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches

@@ -12,6 +12,7 @@ from qa_worker.adapters.importers.files import read_calls
 from qa_worker.adapters.importers.limits import Limits
 from qa_worker.adapters.importers.rubric import parse_rubric
 from qa_worker.domain.call import Call
+from qa_worker.domain.evidence.collect import collect
 from qa_worker.domain.evidence.facts import Check
 from qa_worker.domain.transcript import Role
 from qa_worker.rubrics import default_rubric_text
@@ -88,6 +89,13 @@ def test_every_check_has_a_call_that_it_was_written_for(calls: list[Call]) -> No
 
     assert named == {check.value for check in Check}
     assert not any(call.metadata["checks"] for call in calls if call.metadata["label"] == "good")
+
+
+def test_the_evidence_finds_in_each_call_what_it_was_written_for_and_nothing_else(calls: list[Call]) -> None:
+    rubric, _ = parse_rubric(default_rubric_text(), source="default")
+    for call in calls:
+        evidence = collect(call.transcript, agent=call.agent, expected=call.expected, checks=rubric.checks)
+        assert {fact.check.value for fact in evidence.facts} == set(call.metadata["checks"]), call.ref
 
 
 def test_phrases_that_calls_expect_are_in_good_calls(calls: list[Call]) -> None:

@@ -153,7 +153,7 @@ def _print(views: Sequence[EvaluationView], *, as_json: bool, elapsed_s: float, 
         for view in views:
             print(render.as_json_line(view))  # noqa: T201 - stdout holds these lines and nothing else
         return
-    results.print(render.verdict_table(views))
+    results.print(render.verdict_table(views, width=results.width))
     results.print(render.summary(views, elapsed_s=elapsed_s))
     if earlier:
         results.print(f"{earlier} of these calls had been handed over before; each is graded once.", style="dim")

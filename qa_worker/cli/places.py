@@ -59,7 +59,7 @@ def existing_or_temporary() -> Iterator[Place]:
             yield Place(client, temporary=False)
         return
     with _temporary_home() as folder:
-        spec = stack_spec(folder, database_url=database_url, broker_url=broker_url, flower=None)
+        spec = stack_spec(folder, database_url=database_url, broker_url=broker_url, flower=None, durable=False)
         with errors.status("Starting a temporary stack ...") as progress:
             running = embedded.start(
                 spec, detached=False, on_progress=lambda text: progress.update(f"Starting a temporary stack: {text}")

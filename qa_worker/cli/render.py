@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -26,7 +27,12 @@ _COLOURS = {
 }
 _MICRO = 1_000_000
 _TOP_REASONS = 8
-_WHY_CHARS = 70
+_HEADING_CHARS = 10
+_REF_CHARS = 26
+_VERDICT_CHARS = 13
+_WIDE = 100
+_BETWEEN_COLUMNS = 3
+_WHY_CHARS = 12
 
 
 def plain(text: str) -> str:
@@ -55,23 +61,33 @@ def verdict_label(view: EvaluationView) -> Text:
     return Text(view.verdict.replace("_", " "), style=_COLOURS[Verdict(view.verdict)])
 
 
-def verdict_table(views: Sequence[EvaluationView]) -> Table:
-    """One row a call."""
+def verdict_table(views: Sequence[EvaluationView], *, width: int) -> Table:
+    """One row a call, on one line each, in a terminal of `width` columns."""
     criteria = list(dict.fromkeys(score.criterion for view in views for score in view.scores))
-    table = Table(title="Verdicts", title_justify="left")
-    table.add_column("Call", no_wrap=True)
-    table.add_column("Agent")
-    table.add_column("Verdict", no_wrap=True)
-    table.add_column("Score", justify="right")
-    for criterion in criteria:
-        table.add_column(criterion.replace("_", "\n"), justify="right")
-    table.add_column("Why", overflow="fold")
+    chars = _HEADING_CHARS if width >= _WIDE else _HEADING_CHARS // 2
+    headings = [criterion.partition("_")[0][:chars] for criterion in criteria]
+    refs = min(_REF_CHARS, max((len(view.ref) for view in views), default=0))
+    table = Table(box=box.SIMPLE_HEAD, title="Verdicts", title_justify="left", pad_edge=False)
+    for heading in ("Call", "Verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Score", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Why", no_wrap=True)
+    # Cut here: Rich would take the room that a long text needs from the other columns.
+    columns = [refs, _VERDICT_CHARS, *(len(heading) for heading in ("Score", *headings))]
+    taken = sum(columns) + _BETWEEN_COLUMNS * (len(columns) + 1)
+    room = max(width - taken, _WHY_CHARS)
     for view in views:
         scores = {score.criterion: score for score in view.scores}
         cells = [_score(scores.get(criterion)) for criterion in criteria]
         overall = "-" if view.overall is None else str(view.overall)
-        table.add_row(plain(view.ref), plain(view.agent), verdict_label(view), overall, *cells, plain(_why(view)))
+        why = plain(_cut(_why(view), room))
+        table.add_row(plain(_cut(view.ref, refs)), verdict_label(view), overall, *cells, why)
     return table
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def summary(views: Sequence[EvaluationView], *, elapsed_s: float) -> Panel:
@@ -161,13 +177,13 @@ def _score(score: Any) -> str:
 
 def _why(view: EvaluationView) -> str:
     if view.error_kind is not None and view.verdict != Verdict.PASS:
-        return f"{view.error_code}: {view.error_message}"[:_WHY_CHARS]
+        return f"{view.error_code}: {view.error_message}"
     if view.verdict == Verdict.PASS:
         return ""
-    worst = sorted(view.findings, key=lambda f: ("critical", "major", "minor").index(f.severity.value))
-    if worst:
-        return worst[0].explanation[:_WHY_CHARS]
-    return ", ".join(view.reasons)
+    if view.verdict == Verdict.FAIL and view.findings:
+        worst = min(view.findings, key=lambda f: ("critical", "major", "minor").index(f.severity.value))
+        return f"{worst.check.replace('_', ' ')}: {worst.explanation}" if worst.check else worst.explanation
+    return ", ".join(view.reasons).replace("_", " ")
 
 
 def _judge(view: EvaluationView) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,25 +61,26 @@ def stack_spec(
     database_url: str | None,
     broker_url: str | None,
     flower: FlowerSpec | None,
-    env: Mapping[str, str] | None = None,
+    durable: bool = True,
 ) -> StackSpec:
-    """PostgreSQL and Valkey (those without a URL), the migrations, a worker for each queue, beat, and Flower if asked."""
-    shared = dict(env or {})
-    processes = [
-        Command(f"worker {queue.value}", _run(worker_arguments(queue)), env=shared, grace_s=_GRACE_S) for queue in Queue
-    ]
+    """PostgreSQL and Valkey (those without a URL), the migrations, a worker for each queue, beat, and Flower if asked.
+
+    `durable` False is for a stack whose data go when it stops.
+    """
+    processes = [Command(f"worker {queue.value}", _run(worker_arguments(queue)), grace_s=_GRACE_S) for queue in Queue]
     schedule = str(home / "celerybeat-schedule")
-    processes.append(Command("beat", _run(beat_arguments(schedule)), env=shared, stop_first=True))
+    processes.append(Command("beat", _run(beat_arguments(schedule)), stop_first=True))
     if flower is not None:
-        with_auth = {**shared, "FLOWER_BASIC_AUTH": flower.basic_auth}
+        with_auth = {"FLOWER_BASIC_AUTH": flower.basic_auth}
         processes.append(Command("flower", _run(flower_arguments(flower.port)), env=with_auth, stop_first=True))
-    migrations = Command("migrations", (sys.executable, "-m", "qa_worker.cli.main", "db", "upgrade"), env=shared)
+    migrations = Command("migrations", (sys.executable, "-m", "qa_worker.cli.main", "db", "upgrade"))
     return StackSpec(
         home=home,
         database_url=database_url,
         broker_url=broker_url,
         setup=(migrations,),
         processes=tuple(processes),
+        durable=durable,
     )
 
 

@@ -53,6 +53,9 @@ def next_step(
         case FailureKind.REJECTED:
             return Dead(failure.code)
         case FailureKind.UNREADABLE:
+            if failure.code.startswith("refusal"):
+                # The same request is refused again, and some refusals are billed (docs of the Messages API, refusals).
+                return Dead(failure.code)
             return _retry_or_dead(min(policy.unreadable_attempts, policy.max_attempts), failure, attempt, now, wait)
         case FailureKind.TRANSIENT | FailureKind.OVERLOADED | FailureKind.ABANDONED:
             asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,21 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+def bound_log(path: Path) -> None:
+    """Moves the content of a log that has grown beyond 10 MiB to `<name>.1`. Programs may have it open for appending."""
+    if not path.exists() or path.stat().st_size <= LOG_LIMIT_BYTES:
+        return
+    older = path.with_name(f"{path.name}.1")
+    # The file itself stays, because its writers do; the few lines that come between copy and cut are lost.
+    shutil.copyfile(path, older)
+    older.chmod(0o600)
+    os.truncate(path, 0)
+
+
 def open_log(path: Path) -> BinaryIO:
-    """Opens a log for appending (0600); one that has grown beyond 10 MiB becomes `<name>.1` first."""
+    """Opens a log for appending (0600), bounded first."""
     make_folder(path.parent)
-    if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
-        path.replace(path.with_name(f"{path.name}.1"))
+    bound_log(path)
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")  # noqa: PTH123 - as above
 
 

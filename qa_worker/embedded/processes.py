@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _SAME_START_S = 2.0
 """A clock correction moves the start times that Linux reports by up to about a second."""

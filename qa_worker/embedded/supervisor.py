@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from qa_worker.embedded.children import Child, stop_together
 from qa_worker.embedded.errors import LocalStackError
-from qa_worker.embedded.files import locked, open_log, tail
+from qa_worker.embedded.files import bound_log, locked, open_log, tail
 from qa_worker.embedded.postgres import PostgresServer
 from qa_worker.embedded.processes import ProcessId, alive, halt, identify, this_process
 from qa_worker.embedded.server import LocalServer, start_all
@@ -33,6 +34,8 @@ from qa_worker.embedded.valkey import ValkeyServer
 
 _TICK_S = 0.5
 """How soon a dead parent or a due restart is noticed. Signals and exits are noticed at once."""
+
+_LOOK_AT_LOGS_EVERY_S = 60.0
 
 _SETUP_LIMIT_TICKS = 600
 """Five minutes for one set-up command."""
@@ -72,6 +75,7 @@ class Supervisor:
         self._valkey = ValkeyServer(spec.home, durable=spec.durable) if spec.broker_url is None else None
         self._servers: list[Child] = []
         self._processes: list[Child] = []
+        self._next_look_at_logs = 0.0
         own = this_process()
         self._state = StackState(
             supervisor=own,
@@ -156,6 +160,17 @@ class Supervisor:
             # All of them, also when the first one changed.
             if any([child.tend() for child in (*self._servers, *self._processes)]):  # noqa: C419
                 self._publish()
+            self._bound_logs()
+
+    def _bound_logs(self) -> None:
+        if time.monotonic() < self._next_look_at_logs:
+            return
+        self._next_look_at_logs = time.monotonic() + _LOOK_AT_LOGS_EVERY_S
+        try:
+            for path in (self._spec.home / "logs").glob("*.log"):
+                bound_log(path)
+        except OSError as error:
+            log.warning("the logs cannot be cut: %s", error)
 
     def _pause(self) -> None:
         """Waits for a signal, a child's exit or the next tick."""

@@ -47,6 +47,12 @@ def test_each_kind_of_failure_has_its_next_step(
     assert _step(kind, attempt=attempt, retry_after_s=retry_after_s) == expected
 
 
+def test_a_refusal_is_not_asked_for_again() -> None:
+    refused = Failure(FailureKind.UNREADABLE, "refusal:bio", "The model refused.")
+
+    assert next_step(POLICY, refused, attempt=1, now=NOW, jitter=MIDDLE) == Dead("refusal:bio")
+
+
 @given(attempt=st.integers(1, 200), jitter=st.floats(0, 1, exclude_max=True))
 def test_a_delay_is_bounded_by_its_place_in_the_schedule(attempt: int, jitter: float) -> None:
     base = POLICY.schedule_s[min(attempt, 3) - 1]

@@ -13,7 +13,7 @@ import pytest
 
 from qa_worker.embedded import account
 from qa_worker.embedded.errors import LocalStackError
-from qa_worker.embedded.files import LOG_LIMIT_BYTES, locked, make_folder, open_log, tail, write_private
+from qa_worker.embedded.files import LOG_LIMIT_BYTES, bound_log, locked, make_folder, open_log, tail, write_private
 from qa_worker.embedded.processes import ProcessId, alive, halt, identify, this_process, wait_gone
 from qa_worker.embedded.spec import Command, StackSpec
 from qa_worker.embedded.state import Phase, ProcessState, StackState, load, save, state_file
@@ -51,13 +51,21 @@ def test_a_state_that_cannot_be_read_counts_as_none(tmp_path: Path, content: str
     assert load(tmp_path) is None
 
 
-def test_a_log_that_has_grown_too_long_is_moved_aside(tmp_path: Path) -> None:
-    path = tmp_path / "worker.log"
-    path.write_bytes(b"x" * (LOG_LIMIT_BYTES + 1))
+def test_a_log_that_has_grown_too_long_is_moved_aside_under_its_writer(tmp_path: Path) -> None:
+    path, older = tmp_path / "worker.log", tmp_path / "worker.log.1"
     with open_log(path) as log:
+        log.write(b"x" * LOG_LIMIT_BYTES)
+        log.flush()
+        bound_log(path)
+        assert not older.exists()
+        log.write(b"x")
+        log.flush()
+        bound_log(path)
+        # The writer goes on at the beginning, without a hole.
         log.write(b"new\n")
     assert path.read_bytes() == b"new\n"
-    assert (tmp_path / "worker.log.1").stat().st_size == LOG_LIMIT_BYTES + 1
+    assert older.stat().st_size == LOG_LIMIT_BYTES + 1
+    assert stat.S_IMODE(older.stat().st_mode) == 0o600
 
 
 def test_a_tail_begins_where_the_run_began(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def _wanted(text: str, asked: str) -> str:
     """The sentence of the caller's last turn that wants an answer, or nothing. `asked` is the agent's turn before."""
     *_, before, last = ("", "", *sentences(text))
     final = words(last)
-    if _FAREWELL.search(final) or (_FAREWELL.search(words(before)) and not _REQUEST.search(final)):
+    if not final or _FAREWELL.search(final) or (_FAREWELL.search(words(before)) and not _REQUEST.search(final)):
         return ""
     questions = [sentence for sentence in sentences(text) if "?" in sentence]
     if questions:

@@ -20,21 +20,27 @@ _KEYS = frozenset(
         *("ssn", "pin", "plate", "confirmation", "booking", "reservation", "tracking"),
     )
 )
+# `reason_code`, `ticket_type_id`: one of a few words, not one of many things.
+_KEYS_OF_KINDS = frozenset(
+    ("reason", "status", "type", "kind", "category", "class", "country", "currency", "language", "locale", "error")
+)
 _PLACEHOLDERS = frozenset(
     (
-        *("unknown", "missing", "placeholder", "pending", "tbd", "todo", "dummy", "example", "sample", "test"),
-        *("notprovided", "notavailable", "xxxxxx", "abc123", "string"),
+        *("unknown", "missing", "placeholder", "tbd", "todo", "dummy", "example", "sample", "test", "notprovided"),
+        *("notavailable", "xxxxxx", "abc123", "string"),
     )
 )
 
 # Dates, times and amounts are said in too many ways ("tomorrow", "half past two", "about eighty") to be looked up.
 _DATE_OR_TIME = re.compile(
-    r"\d{4}-\d{1,2}(-\d{1,2})?([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}|\d{1,2}:\d{2}(:\d{2})?( ?[ap]\.?m\.?)?",
+    r"\d{4}-\d{1,2}(-\d{1,2})?([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}"
+    r"|\d{1,2}[- ]?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[- ]?(\d{2,4})?"
+    r"|\d{1,2}:\d{2}(:\d{2})?|\d{1,2}(:\d{2}){0,2} ?[ap]\.?m\.?",
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(r"[$€£¥]\s?[\d.,]+|[\d.,]+\s?(%|[$€£¥])|\d+\.\d{1,2}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}", re.IGNORECASE)
-_CODE = re.compile(r"(?=.*\d)[A-Z0-9#/_.+-]{4,}")
+_CODE = re.compile(r"(?=.*\d)(?=.*[A-Z])[A-Z0-9#/_.+-]{4,}")
 _CAPITALS = re.compile(r"[A-Z]{5,}")
 _SHORTEST = 4
 _PHONE_TAIL = 9
@@ -85,7 +91,8 @@ def _scalars(value: Any, path: str = "") -> Iterator[tuple[str, str | int]]:
 
 
 def _is_identifier(key: str, text: str, *, number: bool) -> bool:
-    named = any(part.casefold() in _KEYS for part in _WORD_OF_KEY.findall(key))
+    parts = frozenset(part.casefold() for part in _WORD_OF_KEY.findall(key))
+    named = bool(parts & _KEYS) and not parts & _KEYS_OF_KINDS
     if _DATE_OR_TIME.fullmatch(text) or _AMOUNT.fullmatch(text):
         return False
     if named and fold(text) in _PLACEHOLDERS_FOLDED:

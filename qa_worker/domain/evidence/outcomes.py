@@ -24,7 +24,7 @@ _ERROR_TEXT = re.compile(
     r"\W{0,3}("
     r"(error|exception|traceback|failed|failure|timed out|timeout)\b"
     r"|\w{0,60}(error|exception)\s?[:(]"
-    r"|(http|status|code)\W{0,3}(status |code )?[45]\d\d\b"
+    r"|(http|status)(/[\d.]{1,3})?[ _]?(status|code)?[\W_]{0,3}[45]\d\d\b"
     r"|[45]\d\d (bad|unauthori[sz]ed|forbidden|not found|conflict|too many|internal|service|gateway)\b"
     r")",
     re.IGNORECASE,

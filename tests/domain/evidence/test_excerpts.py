@@ -20,7 +20,12 @@ def test_quotes_are_cut_to_three_hundred_characters() -> None:
 
 
 def test_sentences_are_parted_at_their_ends_and_at_line_ends() -> None:
-    assert list(sentences("Hi there. It is 3.5 miles!\n\nReally?  Yes")) == ["Hi there.", "It is 3.5 miles!", "Really?", "Yes"]
+    assert list(sentences("Hi there. It is 3.5 miles!\n\nReally?  Yes")) == [
+        "Hi there.",
+        "It is 3.5 miles!",
+        "Really?",
+        "Yes",
+    ]
 
 
 @given(st.text())

@@ -6,14 +6,19 @@ from hypothesis import strategies as st
 
 from qa_worker.domain.evidence.spoken import Heard, english, fold, fold_spoken
 
-WORD_FOR_DIGIT = dict(zip("0123456789", "zero one two three four five six seven eight nine".split(), strict=True))
-WORD_FOR_LETTER = {
-    word[0]: word
-    for word in (
-        "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa quebec romeo "
-        "sierra tango uniform victor whiskey x-ray yankee zulu"
-    ).split()
-}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORD_FOR_DIGIT = dict(zip("0123456789", DIGITS, strict=True))
+TEENS = (
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"),
+    *("sixteen", "seventeen", "eighteen", "nineteen"),
+)
+DECADES = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+LETTERS = (
+    *("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliet", "kilo", "lima"),
+    *("mike", "november", "oscar", "papa", "quebec", "romeo", "sierra", "tango", "uniform", "victor", "whiskey"),
+    *("x-ray", "yankee", "zulu"),
+)
+WORD_FOR_LETTER = {word[0]: word for word in LETTERS}
 CODES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=1, max_size=12)
 
 
@@ -70,10 +75,8 @@ def _spelled(character: str, way: str) -> str:
 
 @given(st.integers(1, 9), st.integers(10, 99))
 def test_a_number_read_in_groups_is_its_digits(first: int, rest: int) -> None:
-    tens = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-    decades = "twenty thirty forty fifty sixty seventy eighty ninety".split()
     unit = WORD_FOR_DIGIT[str(rest % 10)] if rest % 10 else ""
-    group = tens[rest - 10] if rest < 20 else f"{decades[rest // 10 - 2]} {unit}".strip()
+    group = TEENS[rest - 10] if rest < 20 else f"{DECADES[rest // 10 - 2]} {unit}".strip()
     assert fold_spoken(f"{WORD_FOR_DIGIT[str(first)]} {group}") == f"{first}{rest}"
 
 
