@@ -12,7 +12,7 @@ from qa_worker.domain.evidence.endings import offers_more
 from qa_worker.domain.evidence.excerpts import cut, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
 from qa_worker.domain.evidence.sameness import Statement, statement
-from qa_worker.domain.folding import words
+from qa_worker.domain.folding import contains, words
 from qa_worker.domain.transcript import Role, ToolUse, Transcript
 
 _LOOP = 3
@@ -25,9 +25,8 @@ _FEWEST_WORDS = 5
 _ASKED_TO_REPEAT = re.compile(
     r"\b(repeat|again|pardon|say that|what did you say|what was that|didnt (catch|hear|get)|come again|one more time)\b"
 )
-_ASKS_FOR_DATA = re.compile(
+_REQUEST = re.compile(
     r"\b(whats|what is|what are|can you|could you|may i|can i|please|tell me|give me|provide|spell|confirm|i need|ill need)\b"
-    r".*\byour\b"
 )
 _SAYS_SO = re.compile(
     r"\bi(ve| have)? (already|just) (\w+ )?(told|said|gave|given|mentioned|asked|explained|answered)\b"
@@ -127,5 +126,5 @@ def _repeat(said: _Said, detail: str) -> Fact:
 
 def _asks_for_data(sentence: str) -> bool:
     folded = words(sentence)
-    asks = "?" in sentence or folded.startswith("please ")
-    return asks and _ASKS_FOR_DATA.search(folded) is not None and not offers_more(sentence)
+    asks = ("?" in sentence or folded.startswith("please ")) and _REQUEST.search(folded) is not None
+    return asks and contains(folded, "your") and not offers_more(sentence)

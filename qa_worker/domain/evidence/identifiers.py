@@ -43,6 +43,7 @@ _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}", re.IGNORECASE)
 _CODE = re.compile(r"(?=.*\d)(?=.*[A-Z])[A-Z0-9#/_.+-]{4,}")
 _CAPITALS = re.compile(r"[A-Z]{5,}")
 _SHORTEST = 4
+_DEEPEST = 32
 _PHONE_TAIL = 9
 
 
@@ -79,13 +80,13 @@ def identifiers(call: ToolCall) -> Iterator[tuple[str, str]]:
     )
 
 
-def _scalars(value: Any, path: str = "") -> Iterator[tuple[str, str | int]]:
-    if isinstance(value, Mapping):
+def _scalars(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str | int]]:
+    if depth < _DEEPEST and isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _scalars(inner, str(key))
-    elif isinstance(value, list | tuple):
+            yield from _scalars(inner, str(key), depth + 1)
+    elif depth < _DEEPEST and isinstance(value, list | tuple):
         for inner in value:
-            yield from _scalars(inner, path)
+            yield from _scalars(inner, path, depth + 1)
     elif isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         yield path, value
 

@@ -29,6 +29,7 @@ _ADMISSION = re.compile(
 _ALL_DONE = re.compile(r"\b(youre all set|you are all set|all set|all done|done|completed|successfully)\b")
 _OF_ARGUMENTS = re.compile(r"\b(missing|required|invalid|empty|argument|arguments|parameter|parameters|field)\b")
 _STEM = 5
+_DEEPEST = 32  # arguments nested deeper than any tool needs are compared as they are
 _COMMON = frozenset(("with", "from", "this", "that", "tool", "agent", "user", "customer", "caller", "details", "info"))
 
 
@@ -55,11 +56,11 @@ def repeated(uses: Sequence[ToolUse], transcript: Transcript) -> Iterator[Fact]:
             yield _fact(Check.REPEATED_TOOL_CALL, use, detail)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+def _plain(value: Any, depth: int = 0) -> Any:
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return {str(key): _plain(inner, depth + 1) for key, inner in value.items() if inner is not None}
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(inner, depth + 1) for inner in value]
     return value.strip().casefold() if isinstance(value, str) else value
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from qa_worker.domain.call import Agent, Expected
 from qa_worker.domain.evidence.collect import collect
 from qa_worker.domain.evidence.facts import Check, Evidence
@@ -108,3 +110,18 @@ def test_checks_that_read_english_leave_other_languages_alone() -> None:
     assert [fact.check for fact in found.facts] == [Check.FAILED_TOOL_CALL]
     assert Check.UNSAID_IDENTIFIER not in found.applied
     assert Check.UNANSWERED_CALLER not in found.applied
+
+
+def test_arguments_nested_beyond_reason_are_borne() -> None:
+    nested: object = "B5ODZX"
+    for _ in range(500):
+        nested = [nested]
+    found = evidence(talk(calls("find", code=nested), returns("ok"), calls("find", code=nested), returns("ok")))
+    assert [fact.check for fact in found.facts] == [Check.REPEATED_TOOL_CALL]
+
+
+@pytest.mark.parametrize(
+    "text", ["please " * 20_000, "?" * 100_000, "i just " * 20_000, "..." * 30_000, "one " * 20_000]
+)
+def test_a_turn_that_never_ends_is_read_in_one_go(text: str) -> None:
+    assert evidence(talk(caller(text), agent(text), caller(text))).timing is None

@@ -1,0 +1,107 @@
+"""`up`, `status`, `show`, `doctor`, `down`, as a new user runs them one after the other."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli, a_record, write
+from tests.e2e.workers import eventually
+
+pytestmark = [pytest.mark.services, pytest.mark.e2e]
+
+
+def _flower(url: str, *, user: str = "", password: str = "") -> int:
+    request = urllib.request.Request(url + "/workers")  # noqa: S310 - loopback
+    if user:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - loopback
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
+    assert bare("status").code == 3
+    up = bare("up", "--flower-port", "0")
+    try:
+        assert up.code == 0, up.err
+        assert bare("status").code == 0
+        assert "running already" in bare("up").out
+
+        ran = bare("evaluate", write(tmp_path / "calls.jsonl", a_record("one")), "--json")
+        assert (ran.code, [line["verdict"] for line in ran.lines]) == (0, ["pass"])
+        assert "Temporary" not in ran.err
+
+        shown = bare("show", "one", "--json")
+        assert shown.lines[0]["evaluations"][0]["verdict"] == "pass"
+        text = " ".join(bare("show", "one").out.split())
+        for expected in ("Booking A7 is on Friday now", "by rules", "100 of 100", "1 attempts"):
+            assert expected in text
+        assert bare("show", "two").code == 2
+
+        doctor = bare("doctor")
+        assert doctor.code == 0, doctor.out
+        assert "schema at 0001" in " ".join(doctor.out.split())
+
+        state = json.loads(bare("status", "--json").out)
+        assert state["healthy"]
+        assert state["evaluations"] == {"done": 1}
+        names = {process["name"] for process in state["processes"]}
+        assert {"worker evaluate-call", "worker maintenance", "beat", "flower"} <= names
+
+        access = json.loads((Path(state["home"]) / "flower.json").read_text())
+        assert ((Path(state["home"]) / "flower.json").stat().st_mode & 0o777) == 0o600
+        eventually(lambda: _flower(access["url"]) == 401, what="Flower asks for a password")
+        assert _flower(access["url"], user=access["user"], password=access["password"]) == 200
+    finally:
+        down = bare("down")
+    assert down.code == 0
+    assert bare("status").code == 3
+
+    again = bare("up", "--flower-port", "0")
+    try:
+        assert again.code == 0
+        assert bare("show", "one").code == 0, "the data of a stack outlive it"
+    finally:
+        bare("down")
+
+
+def test_doctor_names_what_is_wrong_and_the_fix(bare: Cli) -> None:
+    away = {"DATABASE_URL": "postgresql+psycopg2://x@127.0.0.1:1/x", "BROKER_URL": "redis://127.0.0.1:1/0"}
+
+    ran = bare("doctor", **away)
+
+    assert ran.code == 1
+    flat = " ".join(ran.out.split())
+    for text in ("PostgreSQL", "Broker", "wrong", "Is it running"):
+        assert text in flat
+
+
+def test_doctor_of_a_new_machine_finds_nothing_wrong(bare: Cli) -> None:
+    ran = bare("doctor")
+
+    assert ran.code == 0
+    assert "ANTHROPIC_API_KEY" in ran.out
+
+
+def test_a_command_without_any_stack_says_what_to_do(bare: Cli) -> None:
+    ran = bare("show", "one")
+
+    assert ran.code == 3
+    assert "qa-worker up" in ran.err
+
+
+def test_the_schema_can_be_upgraded_at_any_time(cli: Cli) -> None:
+    ran = cli("db", "upgrade")
+
+    assert (ran.code, ran.out.strip()) == (0, "schema at 0001")
