@@ -32,9 +32,10 @@ class Labelled:
 
 
 def eva(data: Path, name: str) -> list[Labelled]:
-    """EVA's judge-validation set `name` (`conversation_progression` or `faithfulness`), without the rows marked invalid.
+    """EVA's judge-validation set `name` (`conversation_progression` or `faithfulness`).
 
-    Labels: `rating` 1-3, `failure_modes` (a list of strings), `description`.
+    Labels: `rating` 1-3, `failure_modes` (a list of strings), `description`, and `invalid` where the set's makers withdrew
+    the label: such a conversation can be graded, but not measured on.
     """
     agent = eva_agent(data)
     rows = [json.loads(line) for line in (data / "eva" / f"{name}.jsonl").read_text("utf-8").splitlines()]
@@ -45,10 +46,10 @@ def eva(data: Path, name: str) -> list[Labelled]:
                 "rating": row["expected_rating"],
                 "failure_modes": _failure_modes(row["failure_mode"]),
                 "description": row["description"],
+                "invalid": bool(row.get("invalid")),
             },
         )
         for row in rows
-        if not row.get("invalid")
     ]
 
 

@@ -98,7 +98,10 @@ def compare(calls: Sequence[Labelled], labels: Sequence[str], checks: Sequence[C
 
 def report_labels(data: Path) -> None:
     """Prints both tool checks against EVA's labels."""
-    progression, faithfulness = eva(data, "conversation_progression"), eva(data, "faithfulness")
+    progression, faithfulness = (
+        [labelled for labelled in eva(data, name) if not labelled.labels["invalid"]]
+        for name in ("conversation_progression", "faithfulness")
+    )
     fabricated = ("fabricating_tool_parameters",)
     rows = (
         ("repeated_tool_call", "progression", progression, TOOL_LABELS, (Check.REPEATED_TOOL_CALL,)),

@@ -6,6 +6,7 @@ passed by a judge that could not have failed it; the verdict is then `needs_revi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def assess(evidence: Evidence, *, rubric: Rubric, has_tools: bool) -> Assessment
     `tool_usage` does not apply. Criteria other than the four standard ones are not measured.
     """
     findings = tuple(_finding(fact, rubric) for fact in evidence.facts)
-    lost = _levels_lost(evidence.facts, findings)
+    lost = _levels_lost(evidence.facts, rubric)
     levels = tuple(_level(c, evidence, lost.get(c.id, 0), has_tools=has_tools) for c in rubric.criteria)
     return Assessment(levels=levels, findings=findings, summary=_summary(levels, findings))
 
@@ -109,16 +110,16 @@ def _weighs(fact: Fact, rubric: Rubric) -> _Weighs:
     return _Weighs(rubric.criteria[0].id, weighs.severity, weighs.levels)
 
 
-def _levels_lost(facts: Sequence[Fact], findings: Sequence[Finding]) -> dict[str, int]:
-    lost: dict[str, int] = {}
-    minor: dict[tuple[str, str], int] = {}
-    for fact, finding in zip(facts, findings, strict=True):
-        levels = _LEVELS_BY_SEVERITY[finding.severity] if fact.subject else _WEIGHS[fact.check].levels
-        if finding.severity is Severity.MINOR:
-            key = (finding.criterion, finding.check)
-            levels = min(levels, _MINOR_LEVELS_AT_MOST - minor.get(key, 0))
-            minor[key] = minor.get(key, 0) + levels
-        lost[finding.criterion] = lost.get(finding.criterion, 0) + levels
+def _levels_lost(facts: Sequence[Fact], rubric: Rubric) -> dict[str, int]:
+    lost: Counter[str] = Counter()
+    minor: Counter[Check] = Counter()
+    for fact in facts:
+        weighs = _weighs(fact, rubric)
+        levels = weighs.levels
+        if weighs.severity is Severity.MINOR:
+            levels = min(levels, _MINOR_LEVELS_AT_MOST - minor[fact.check])
+            minor[fact.check] += levels
+        lost[weighs.criterion] += levels
     return lost
 
 

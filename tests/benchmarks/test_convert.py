@@ -65,11 +65,13 @@ def write_eva(folder: Path) -> None:
 
 def test_eva_calls_carry_the_agent_and_keep_their_labels_apart(tmp_path: Path) -> None:
     write_eva(tmp_path)
-    first, third = eva(tmp_path, "faithfulness")
+    first, withdrawn, third = eva(tmp_path, "faithfulness")
+    assert withdrawn.labels["invalid"]
     assert first.labels == {
         "rating": 2,
         "failure_modes": ["vague_questions", "repetitive_tool_calls"],
         "description": "why",
+        "invalid": False,
     }
     assert third.labels["failure_modes"] == []
     assert set(first.call) == {"id", "agent", "turns"}

@@ -18,7 +18,7 @@ _ADVERBS = r"( (just|now|also|already|all|successfully|gone ahead and))*"
 _PARTICIPLE = r"(?!need|proceed|exceed|checked|looked|tried|attempted|asked|noted|heard)"
 _SUCCESS = re.compile(
     rf"\b(ive|weve|(i|we)( have)?){_ADVERBS} {_PARTICIPLE}(\w+ed|sent|made|put|set|done|found|taken|paid|given)\b"
-    rf"|\b(is|are|was|were|has been|have been){_ADVERBS} {_PARTICIPLE}(\w+ed|sent|made|set|done|complete|paid)\b"
+    rf"|\b(is|are|was|were|has been|have been|youre|theyre|its|thats)( all)?{_ADVERBS} {_PARTICIPLE}(\w+ed|sent|made|set|done|complete|paid)\b"
     r"|\b(all set|done|successful|successfully|complete)\b"
 )
 _ADMISSION = re.compile(
@@ -29,6 +29,7 @@ _ADMISSION = re.compile(
 _ALL_DONE = re.compile(r"\b(youre all set|you are all set|all set|all done|done|completed|successfully)\b")
 _OF_ARGUMENTS = re.compile(r"\b(missing|required|invalid|empty|argument|arguments|parameter|parameters|field)\b")
 _STEM = 5
+_ENDING = re.compile(r"(?<=\w{3})(ings?|ed|ions?|es|s|e)$")
 _DEEPEST = 32  # arguments nested deeper than any tool needs are compared as they are
 _COMMON = frozenset(("with", "from", "this", "that", "tool", "agent", "user", "customer", "caller", "details", "info"))
 
@@ -126,7 +127,12 @@ def claimed(uses: Sequence[ToolUse], transcript: Transcript) -> Iterator[Fact]:
 
 
 def _stems(name: str) -> set[str]:
-    return {word[:_STEM] for word in words(name).split() if len(word) >= _STEM - 1 and word not in _COMMON}
+    return {_stem(word) for word in words(name).split() if len(word) >= _STEM - 1 and word not in _COMMON}
+
+
+def _stem(word: str) -> str:
+    """`booking`, `booked` and `book` are one word here; so are `cancel` and `cancellation`."""
+    return _ENDING.sub("", word)[:_STEM]
 
 
 def _first_claim(transcript: Transcript, stems: set[str], start: int, end: int) -> tuple[int, str] | None:
@@ -147,7 +153,7 @@ def _claims(sentence: str, stems: set[str], *, right_after: bool) -> bool:
     said = words(sentence)
     if "?" in sentence or _ADMISSION.search(said) or not _SUCCESS.search(said):
         return False
-    about = any(word[:_STEM] in stems for word in said.split())
+    about = any(_stem(word) in stems for word in said.split())
     return about or (right_after and _ALL_DONE.search(said) is not None)
 
 

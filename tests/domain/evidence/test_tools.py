@@ -148,6 +148,11 @@ def test_a_success_claimed_after_a_failure_is_a_fact(claim: str) -> None:
     assert fact.quote in claim
 
 
+@pytest.mark.parametrize("claim", ["I've booked your table.", "You're all booked for Friday.", "Your table is booked."])
+def test_a_tools_name_and_the_claim_may_differ_in_their_endings(claim: str) -> None:
+    assert turn_numbers(claimed(calls("create_booking"), BAD, agent(claim))) == [2]
+
+
 @pytest.mark.parametrize(
     "honest",
     [
