@@ -15,7 +15,17 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-_NOISY = ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "sqlalchemy", "urllib3", "celery.worker.strategy", "celery.beat")
+_NOISY = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "anthropic",
+    "sqlalchemy",
+    "urllib3",
+    "celery.worker.strategy",
+    "celery.beat",
+)
 # Writes the text and the traceback of a task's exception into its message. `tasks/base.py` reports the same, without.
 _TALKATIVE = "celery.app.trace"
 

@@ -78,5 +78,5 @@ class NoLeases:
 
     @contextmanager
     def hold(self, lease: Lease) -> Iterator[None]:
-        assert lease.token
+        assert lease.attempt > 0
         yield

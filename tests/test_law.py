@@ -29,13 +29,13 @@ def _name(path: Path) -> str:
 
 
 def _tasks() -> list[tuple[str, ast.FunctionDef, ast.Call]]:
-    found = []
-    for path in (ROOT / "qa_worker" / "tasks").glob("*.py"):
-        for function in _functions(path):
-            for decorator in function.decorator_list:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "app.task":
-                    found.append((_name(path), function, decorator))
-    return found
+    return [
+        (_name(path), function, decorator)
+        for path in (ROOT / "qa_worker" / "tasks").glob("*.py")
+        for function in _functions(path)
+        for decorator in function.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "app.task"
+    ]
 
 
 @pytest.mark.parametrize(("path", "task", "declaration"), _tasks(), ids=lambda value: getattr(value, "name", ""))

@@ -169,10 +169,11 @@ def test_the_command_writes_calls_and_labels_apart(tmp_path: Path, capsys: pytes
     out, labels = tmp_path / "calls.jsonl", tmp_path / "labels.jsonl"
     command = ["eva-faithfulness", "--data", str(tmp_path), "--out", str(out), "--labels", str(labels)]
     assert main(command) == 0
-    assert "2 calls" in capsys.readouterr().out
+    assert "3 calls" in capsys.readouterr().out
     assert "rating" not in out.read_text("utf-8")
     assert [json.loads(line)["id"] for line in labels.read_text("utf-8").splitlines()] == [
         "eva-faithfulness-1",
+        "eva-faithfulness-2",
         "eva-faithfulness-3",
     ]
 

@@ -62,7 +62,7 @@ def bare(tmp_path: Path) -> Cli:
 @pytest.fixture
 def cli(bare: Cli, database_url: str, broker_url: str, engine: Engine) -> Cli:
     """With services that run elsewhere."""
-    assert engine
+    assert engine.url.database
     return Cli({**bare.env, "DATABASE_URL": database_url, "BROKER_URL": broker_url})
 
 

@@ -112,7 +112,8 @@ def test_a_default_rubric_holds_for_later_calls(served: Cli, tmp_path: Path) -> 
     rubric = tmp_path / "rubric.yaml"
     levels = "".join(f"      {level}: text\n" for level in range(1, 6))
     rubric.write_text(
-        "name: ours\ncriteria:\n  - id: response_quality\n    title: Q\n    question: Good?\n    weight: 1\n    levels:\n" + levels
+        "name: ours\ncriteria:\n  - id: response_quality\n    title: Q\n    question: Good?\n    weight: 1\n    levels:\n"
+        + levels
     )
     served("evaluate", write(tmp_path / "a.jsonl", a_record("one")))
     assert served("rubric", "set-default", rubric, "--agent", "booking").code == 0

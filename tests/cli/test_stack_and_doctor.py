@@ -35,34 +35,9 @@ def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
     up = bare("up", "--flower-port", "0")
     try:
         assert up.code == 0, up.err
-        assert bare("status").code == 0
         assert "running already" in bare("up").out
-
-        ran = bare("evaluate", write(tmp_path / "calls.jsonl", a_record("one")), "--json")
-        assert (ran.code, [line["verdict"] for line in ran.lines]) == (0, ["pass"])
-        assert "Temporary" not in ran.err
-
-        shown = bare("show", "one", "--json")
-        assert shown.lines[0]["evaluations"][0]["verdict"] == "pass"
-        text = " ".join(bare("show", "one").out.split())
-        for expected in ("Booking A7 is on Friday now", "by rules", "100 of 100", "1 attempts"):
-            assert expected in text
-        assert bare("show", "two").code == 2
-
-        doctor = bare("doctor")
-        assert doctor.code == 0, doctor.out
-        assert "schema at 0001" in " ".join(doctor.out.split())
-
-        state = json.loads(bare("status", "--json").out)
-        assert state["healthy"]
-        assert state["evaluations"] == {"done": 1}
-        names = {process["name"] for process in state["processes"]}
-        assert {"worker evaluate-call", "worker maintenance", "beat", "flower"} <= names
-
-        access = json.loads((Path(state["home"]) / "flower.json").read_text())
-        assert ((Path(state["home"]) / "flower.json").stat().st_mode & 0o777) == 0o600
-        eventually(lambda: _flower(access["url"]) == 401, what="Flower asks for a password")
-        assert _flower(access["url"], user=access["user"], password=access["password"]) == 200
+        _grades_and_shows(bare, tmp_path)
+        _is_healthy_with_flower_behind_a_password(bare)
     finally:
         down = bare("down")
     assert down.code == 0
@@ -74,6 +49,37 @@ def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
         assert bare("show", "one").code == 0, "the data of a stack outlive it"
     finally:
         bare("down")
+
+
+def _grades_and_shows(cli: Cli, folder: Path) -> None:
+    ran = cli("evaluate", write(folder / "calls.jsonl", a_record("one")), "--json")
+    assert (ran.code, [line["verdict"] for line in ran.lines]) == (0, ["pass"])
+    assert "temporary" not in ran.err
+
+    shown = cli("show", "one", "--json")
+    assert shown.lines[0]["evaluations"][0]["verdict"] == "pass"
+    text = " ".join(cli("show", "one").out.split())
+    for expected in ("Booking A7 is on Friday now", "by rules", "100 of 100", "1 attempts"):
+        assert expected in text
+    assert cli("show", "two").code == 2
+
+
+def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
+    doctor = cli("doctor")
+    assert doctor.code == 0, doctor.out
+    assert "schema at 0001" in " ".join(doctor.out.split())
+
+    status = cli("status", "--json")
+    state = json.loads(status.out)
+    assert (status.code, state["healthy"], state["evaluations"]) == (0, True, {"done": 1})
+    names = {process["name"] for process in state["processes"]}
+    assert {"worker evaluate-call", "worker maintenance", "beat", "flower"} <= names
+
+    file = Path(state["home"]) / "flower.json"
+    assert (file.stat().st_mode & 0o777) == 0o600
+    access = json.loads(file.read_text())
+    eventually(lambda: _flower(access["url"]) == 401, what="Flower asks for a password")
+    assert _flower(access["url"], user=access["user"], password=access["password"]) == 200
 
 
 def test_doctor_names_what_is_wrong_and_the_fix(bare: Cli) -> None:

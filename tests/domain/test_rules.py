@@ -73,9 +73,16 @@ def test_a_rubrics_own_phrase_weighs_what_the_rubric_says() -> None:
     said = Fact(Check.FORBIDDEN_PHRASE, "detail", turn=1, quote="guaranteed", subject="guaranteed")
 
     (finding,) = rules.established(Evidence((said,), EVERY), rubric=rubric)
-    levels = {level.criterion: level.level for level in rules.assess(Evidence((said,), EVERY), rubric=rubric, has_tools=True).levels}
+    levels = {
+        level.criterion: level.level
+        for level in rules.assess(Evidence((said,), EVERY), rubric=rubric, has_tools=True).levels
+    }
 
-    assert (finding.criterion, finding.severity, finding.source) == ("response_quality", Severity.MINOR, Source.EVIDENCE)
+    assert (finding.criterion, finding.severity, finding.source) == (
+        "response_quality",
+        Severity.MINOR,
+        Source.EVIDENCE,
+    )
     assert levels["response_quality"] == 4
     assert levels["compliance"] == 5
 

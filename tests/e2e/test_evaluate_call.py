@@ -235,7 +235,7 @@ def test_logs_are_json_lines_with_their_ids_bound(system: System) -> None:
     assert done["evaluation_id"] == str(accepted.evaluation_id)
     assert done["workspace"] == "default"
     assert (done["task"], done["attempt"], done["detail"]) == ("evaluate-call", 1, "pass")
-    assert uuid.UUID(done["task_id"])
+    assert str(uuid.UUID(done["task_id"])) == done["task_id"]
 
 
 def test_an_old_worker_survives_a_newer_message(system: System, broker_url: str) -> None:

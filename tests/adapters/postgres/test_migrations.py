@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -80,7 +81,7 @@ def test_several_upgrades_at_once_wait_for_each_other(empty_database_url: str) -
 
 def test_every_migration_bounds_its_locks(database_url: str) -> None:
     for revision in ScriptDirectory.from_config(config(database_url)).walk_revisions():
-        source = revision.module.__loader__.get_source(revision.module.__name__)
+        source = Path(revision.path).read_text(encoding="utf-8")
         for direction in ("def upgrade", "def downgrade"):
             assert "lock_timeout" in source.split(direction)[1].split("def ")[0]
 
