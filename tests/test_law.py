@@ -87,7 +87,7 @@ def test_only_the_unit_of_work_commits() -> None:
 def test_every_test_asserts_something(path: Path) -> None:
     bodies = {function.name: ast.unparse(function) for function in _functions(path)}
     helpers = [f"{name}(" for name, body in bodies.items() if not name.startswith("test_") and "assert " in body]
-    proves = ("assert ", "raises(", "command.check(", "run_state_machine_as_test(", *helpers)
+    proves = ("assert ", "raises(", "command.check(", "run_state_machine_as_test(", "validate(", *helpers)
     for name, body in bodies.items():
         if name.startswith("test_"):
             assert any(word in body for word in proves), f"{path} {name}"
