@@ -67,7 +67,7 @@ def stack_spec(
 
     `durable` False is for a stack whose data go when it stops.
     """
-    processes = [Command(f"worker {queue.value}", _run(worker_arguments(queue)), grace_s=_GRACE_S) for queue in Queue]
+    processes = [Command(f"worker-{queue.value}", _run(worker_arguments(queue)), grace_s=_GRACE_S) for queue in Queue]
     schedule = str(home / "celerybeat-schedule")
     processes.append(Command("beat", _run(beat_arguments(schedule)), stop_first=True))
     if flower is not None:

@@ -73,7 +73,7 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     state = json.loads(status.out)
     assert (status.code, state["healthy"], state["evaluations"]) == (0, True, {"done": 1})
     names = {process["name"] for process in state["processes"]}
-    assert {"worker evaluate-call", "worker maintenance", "beat", "flower"} <= names
+    assert {"worker-evaluate-call", "worker-maintenance", "beat", "flower"} <= names
 
     file = Path(state["home"]) / "flower.json"
     assert (file.stat().st_mode & 0o777) == 0o600
