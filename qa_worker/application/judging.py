@@ -24,11 +24,24 @@ class JudgeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The provider's limits as an answer's headers tell them: per minute, and what was left; None where they don't."""
+
+    requests: int | None = None
+    requests_left: int | None = None
+    input_tokens: int | None = None
+    input_tokens_left: int | None = None
+    output_tokens: int | None = None
+    output_tokens_left: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeAnswer:
     """What came of it: an assessment, or the failure that prevented one.
 
     `usage` counts whatever was billed, also where the answer couldn't be used. `model` is the one that answered.
-    `raw` is the answer's text where that text was refused, cut or unreadable, and empty otherwise.
+    `raw` is the answer's text where that text was refused, cut or unreadable, and empty otherwise. `limits` is what the
+    provider said of its limits, where it said anything.
     """
 
     result: Assessment | Failure
@@ -36,11 +49,20 @@ class JudgeAnswer:
     model: str
     request_id: str | None
     raw: str
+    limits: RateLimits | None = None
 
 
 class Judge(Protocol):
     """Grades calls."""
 
     def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        """The judge's answer; faults of the provider are a `Failure` in it, never an exception."""
+        ...
+
+
+class AsyncJudge(Protocol):
+    """Grades calls on an event loop: hundreds wait at once for the price of one thread."""
+
+    async def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """The judge's answer; faults of the provider are a `Failure` in it, never an exception."""
         ...

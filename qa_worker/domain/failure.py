@@ -21,6 +21,8 @@ class FailureKind(StrEnum):
     """An answer came and couldn't be used: tried a few times, then a person must look."""
     SPEND_CAP = "spend_cap"
     """The provider's spend limit: parks until the cap is raised or the month turns."""
+    HELD = "held"
+    """Our own gateway held it back (open breaker, used-up limit, spent budget): nothing was sent, no attempt is used up."""
     ABANDONED = "abandoned"
     """The process that worked on it died."""
 

@@ -43,7 +43,7 @@ def next_step(
     """
     wait = delay_s(policy, attempt=attempt, jitter=jitter)
     match failure.kind:
-        case FailureKind.RATE_LIMITED:
+        case FailureKind.RATE_LIMITED | FailureKind.HELD:
             asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)
             # Never before the provider's time: jitter is added on top, or all waiters would come back at once.
             until = asked + wait * JITTER if failure.retry_after_s is not None else wait

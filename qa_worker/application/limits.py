@@ -1,0 +1,119 @@
+"""What the gateway asks before a request leaves: is the service up (gate), is there room (limiter).
+
+Both are shared by all workers through Redis, and fall back to this process when Redis is away: fast, saying so, and
+never into "no limit". All methods run on the gateway's event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from qa_worker.application.judging import RateLimits
+from qa_worker.domain.evaluation import Usage
+
+
+class Verdict(StrEnum):
+    """What a finished request says about the service it went to."""
+
+    UP = "up"
+    DOWN = "down"
+    """5xx, 529, timeouts, connection faults."""
+    SILENT = "silent"
+    """Nothing: a 429 or a 4xx is about us, not about the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The gate's answer. `open_for_s` > 0: closed to requests for that long. `probe` is the lease of the one probe."""
+
+    open_for_s: float = 0.0
+    probe: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GateStatus:
+    """`state` is closed, open, probing or recovering; `share` is the part of the rate that is let through (0-1)."""
+
+    state: str
+    open_for_s: float
+    failures: int
+    share: float
+    shared: bool
+    """False while Redis is away and this process decides alone."""
+
+
+class Gate(Protocol):
+    """The circuit breaker in front of one service."""
+
+    async def admit(self, service: str) -> Admission:
+        """May a request leave? Exactly one caller of all processes is given the probe of a half-open gate."""
+        ...
+
+    async def report(self, service: str, verdict: Verdict, admission: Admission) -> None:
+        """What the request said about the service."""
+        ...
+
+    async def status(self, service: str) -> GateStatus:
+        """For people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request will probably take, of each of the provider's three meters."""
+
+    input_tokens: int
+    output_tokens: int
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Room was reserved: give it back with `settle`."""
+
+    model: str
+    need: Need
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """There will probably be room in so many seconds."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatus:
+    """One meter: its limit a minute, what is left of the bucket, and where the limit comes from (learnt, settings)."""
+
+    meter: str
+    limit: float
+    left: float
+    source: str
+
+
+class Limiter(Protocol):
+    """One token bucket for each model and meter, on the server's clock, in one atomic script."""
+
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
+        """Take room of all three meters, or of none. `share` < 1 slows everything down while a service recovers."""
+        ...
+
+    async def settle(self, permit: Permit, usage: Usage | None) -> None:
+        """Give back what wasn't used, take what was used on top. None: the request never left."""
+        ...
+
+    async def pause(self, model: str, seconds: float) -> None:
+        """Nobody gets room before that: the provider said so."""
+        ...
+
+    async def learn(self, model: str, limits: RateLimits) -> None:
+        """Take over the provider's limits, capped by the settings; the level is lowered to what it says is left."""
+        ...
+
+    async def status(self, model: str) -> tuple[BucketStatus, ...]:
+        """For people."""
+        ...
