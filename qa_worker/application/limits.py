@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from qa_worker.application.judging import RateLimits
+from qa_worker.application.judging import AsyncJudge, JudgeRequest, RateLimits
 from qa_worker.domain.evaluation import Usage
 
 
@@ -26,10 +26,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The gate's answer. `open_for_s` > 0: closed to requests for that long. `probe` is the lease of the one probe."""
+    """The gate's answer. `open_for_s` > 0: closed to requests for that long. `probe` is the lease of the one probe.
+
+    `share` is the part of the usual rate that may be used (0-1]: less than 1 while a service recovers.
+    """
 
     open_for_s: float = 0.0
     probe: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +120,28 @@ class Limiter(Protocol):
 
     async def status(self, model: str) -> tuple[BucketStatus, ...]:
         """For people."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """A daily budget is spent. `reason` names it; `wait_s` is when to look again: the turn of the day, or sooner."""
+
+    reason: str
+    wait_s: float
+
+
+class Budget(Protocol):
+    """What may still be spent today (UTC), for a workspace and for all of them together."""
+
+    async def exceeded(self, workspace: str) -> Exceeded | None:
+        """The budget that is spent, or None while there is some left."""
+        ...
+
+
+class MeteredJudge(AsyncJudge, Protocol):
+    """A judge whose requests have a size that can be told before they are sent."""
+
+    def need(self, request: JudgeRequest) -> Need:
+        """What this request will probably take of the provider's meters."""
         ...

@@ -1,0 +1,94 @@
+"""One event loop for each worker process, in a thread of its own, behind a port that blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from qa_worker.application.judging import AsyncJudge, JudgeAnswer, JudgeRequest
+
+_T = TypeVar("_T")
+
+
+class EventLoop:
+    """Starts with its first use, so that a process that forks before has none; ends with `close`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Run a coroutine on the loop; returns a `concurrent.futures.Future`."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the loop and wait for its result. What it awaits has deadlines of its own."""
+        return self.submit(work).result()
+
+    def close(self) -> None:
+        """End the thread; what still runs on the loop is cancelled."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is None or thread is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=5)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="event-loop", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+class JudgeOnLoop:
+    """Implements the port `Judge` with an asynchronous one."""
+
+    def __init__(self, judge: AsyncJudge, loop: EventLoop, *, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._judge = judge
+        self._loop = loop
+        self._close = close
+
+    def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        """See the port."""
+        return self._loop.run(self._judge.grade(request))
+
+    def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | BaseException]]:
+        """See the port."""
+        finished: queue.SimpleQueue[tuple[int, JudgeAnswer | BaseException]] = queue.SimpleQueue()
+
+        async def one(number: int, request: JudgeRequest) -> None:
+            try:
+                finished.put((number, await self._judge.grade(request)))
+            except BaseException as error:
+                finished.put((number, error))
+                raise
+
+        async def every() -> None:
+            await asyncio.gather(*(one(n, request) for n, request in enumerate(requests)), return_exceptions=True)
+
+        self._loop.submit(every())
+        for _ in requests:
+            yield finished.get()
+
+    def close(self) -> None:
+        """Close the judge's connections on its own loop."""
+        self._loop.run(self._close())
