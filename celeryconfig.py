@@ -58,7 +58,8 @@ broker_transport_options = (
         "health_check_interval": 10,
         "socket_timeout": 30,
         "socket_keepalive": True,
-        "queue_order_strategy": "round_robin",
+        # Queues are taken in the order of -Q: the backlog only when no live call waits.
+        "queue_order_strategy": "priority",
     }
     if _on_redis
     else {"confirm_publish": True}  # without it a message can be lost between the client and RabbitMQ
@@ -77,6 +78,7 @@ task_default_exchange = ""
 task_default_routing_key = Queue.MAINTENANCE.value
 task_routes = {
     TaskName.EVALUATE_CALL.value: {"queue": Queue.EVALUATE_CALL.value},
+    TaskName.EVALUATE_CALLS.value: {"queue": Queue.BACKLOG.value},
     TaskName.DISPATCH_WORK.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.RESCUE_STALLED.value: {"queue": Queue.MAINTENANCE.value},
 }
@@ -88,16 +90,17 @@ task_annotations = (
 )
 
 beat_max_loop_interval = 1
-# A beat that nobody took in time is worth nothing: it expires, so that an outage leaves no heap of them.
+# A beat that nobody took in time is worth nothing: it expires, so that an outage leaves no heap of them. Not too soon:
+# the time is beat's clock, compared with the worker's, and a late one costs 3 ms.
 beat_schedule = {
     "send what is due": {
         "task": TaskName.DISPATCH_WORK.value,
         "schedule": _settings.dispatch_every_s,
-        "options": {"expires": max(5.0, _settings.dispatch_every_s)},
+        "options": {"expires": max(300.0, _settings.dispatch_every_s)},
     },
     "rescue what got stuck": {
         "task": TaskName.RESCUE_STALLED.value,
         "schedule": _settings.rescue_every_s,
-        "options": {"expires": max(30.0, _settings.rescue_every_s)},
+        "options": {"expires": max(300.0, _settings.rescue_every_s)},
     },
 }

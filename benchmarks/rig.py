@@ -161,7 +161,9 @@ class Rig:
 
 
 @contextmanager
-def rig(*, latency_s: float, extra: Mapping[str, str] | None = None, script: Mapping[str, Any] | None = None) -> Iterator[Rig]:
+def rig(
+    *, latency_s: float, extra: Mapping[str, str] | None = None, script: Mapping[str, Any] | None = None
+) -> Iterator[Rig]:
     """PostgreSQL (durable), Valkey and a local Messages API, each a process of its own."""
     with tempfile.TemporaryDirectory(prefix="qa-bench-") as name:
         folder = Path(name)

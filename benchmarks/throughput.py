@@ -1,6 +1,6 @@
 """Evaluations a second through the real pipeline, against the bare SDK asking the same server the same questions.
 
-    python -m benchmarks.throughput [--calls 4000] [--processes 1 2] [--latency 1.0]
+python -m benchmarks.throughput [--calls 4000] [--processes 1 2] [--latency 1.0]
 """
 
 from __future__ import annotations

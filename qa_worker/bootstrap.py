@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from qa_worker import rubrics
+from qa_worker.adapters.eventloop import EventLoop, JudgeOnLoop
 from qa_worker.adapters.importers.files import read_calls as read_calls_from
 from qa_worker.adapters.importers.limits import Limits
 from qa_worker.adapters.importers.rubric import parse_rubric
@@ -22,18 +24,20 @@ from qa_worker.adapters.postgres.engine import make_engine
 from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.migrate import revisions, upgrade
 from qa_worker.adapters.postgres.queries import PostgresQueries
+from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
-from qa_worker.application.evaluate_call import Tools
-from qa_worker.application.judging import Judge
+from qa_worker.application._grading import Tools
+from qa_worker.application.judging import Judge, JudgeAnswer, JudgeRequest
 from qa_worker.application.ports import Grading, NamedRubric, UnitOfWorkFactory, Wanted
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
-from qa_worker.domain.call import Call
+from qa_worker.domain.call import Call, CallId
 from qa_worker.domain.errors import CallConflict, InvalidInput
 from qa_worker.domain.prompt import PROMPT_VERSION
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind
+from qa_worker.observability import configure
 from qa_worker.producer import Producer
 from qa_worker.settings import Settings, settings
 
@@ -71,6 +75,7 @@ class Worker:
     grading: Grading
     in_flight_limit: int
     resend_after_s: float
+    waiting: Callable[[], int]
     close: Callable[[], None]
 
 
@@ -79,7 +84,8 @@ class Client:
 
     def __init__(self, *, database_url: str | None = None, broker_url: str | None = None) -> None:
         self._settings = settings()
-        self._database_url = database_url or self._settings.database_url.get_secret_value()
+        given = Settings.model_validate({"DATABASE_URL": database_url}) if database_url else self._settings
+        self._database_url = given.database_url.get_secret_value()
         self._publisher = Publisher(broker_url or self._settings.broker_url.get_secret_value())
         self._engine = make_engine(
             self._database_url,
@@ -124,6 +130,13 @@ class Client:
     def revisions(self) -> tuple[str | None, str | None]:
         """(the database's migration, the newest one known). Raises StoreUnavailable."""
         return revisions(self._engine, self._database_url)
+
+    def retry(self, call_ids: Sequence[CallId]) -> int:
+        """Let dead evaluations of these calls (of all calls, where none is named) begin anew; returns how many."""
+        with self._uow() as work:
+            revived = work.evaluations.revive(call_ids)
+            work.commit()
+        return len(revived)
 
     def upgrade(self) -> None:
         """Bring the schema up to date. Raises StoreUnavailable."""
@@ -189,6 +202,11 @@ def queue_lengths(broker_url: str) -> dict[str, int]:
         return producer.queue_lengths()
 
 
+def log_to_stderr() -> None:
+    """Send the log lines of a command to stderr: stdout is for its results."""
+    configure(level="WARNING")
+
+
 def has_api_key() -> bool:
     """True where Claude could be asked."""
     return settings().anthropic_api_key is not None
@@ -210,13 +228,16 @@ def _build_worker(chosen: Settings) -> Worker:
 
     def close() -> None:
         leases.close()
+        records.close()
         close_judges()
         publisher.close()
         engine.dispose()
 
+    records = GroupedRecords(uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
     grading = _grading(chosen)
     tools = Tools(
         uow=uow,
+        records=records,
         leases=leases,
         context=StructlogContext(),
         judges=judges,
@@ -226,7 +247,7 @@ def _build_worker(chosen: Settings) -> Worker:
         grading=grading,
         lease_s=chosen.lease_s,
     )
-    return Worker(tools, uow, grading, chosen.in_flight_limit, chosen.resend_after_s, close)
+    return Worker(tools, uow, grading, chosen.in_flight_limit, chosen.resend_after_s, publisher.waiting, close)
 
 
 def _judges(chosen: Settings) -> tuple[dict[JudgeKind, Judge], Callable[[], None]]:
@@ -247,8 +268,23 @@ def _judges(chosen: Settings) -> tuple[dict[JudgeKind, Judge], Callable[[], None
         ),
         connections=chosen.evaluate_concurrency,
     )
-    judges[JudgeKind.CLAUDE] = claude
-    return judges, claude.close
+    loop = EventLoop()
+
+    class _Threaded:
+        async def grade(self, request: JudgeRequest) -> JudgeAnswer:
+            return await asyncio.to_thread(claude.grade, request)
+
+    async def aclose() -> None:
+        claude.close()
+
+    on_loop = JudgeOnLoop(_Threaded(), loop, close=aclose)
+    judges[JudgeKind.CLAUDE] = on_loop
+
+    def close() -> None:
+        on_loop.close()
+        loop.close()
+
+    return judges, close
 
 
 def _judge_kind(chosen: Settings) -> JudgeKind:

@@ -6,6 +6,7 @@ Messages carry ids only and mean "look at this row". A message that comes twice,
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,6 +15,8 @@ class Queue(StrEnum):
     """One queue for each kind of work, each with workers of its own."""
 
     EVALUATE_CALL = "evaluate-call"
+    BACKLOG = "backlog"
+    """What can wait: taken by the workers of `evaluate-call` when that queue is empty."""
     MAINTENANCE = "maintenance"
 
 
@@ -21,22 +24,35 @@ class TaskName(StrEnum):
     """Names as ops read them in Flower and in logs."""
 
     EVALUATE_CALL = "evaluate-call"
+    EVALUATE_CALLS = "evaluate-calls"
     DISPATCH_WORK = "dispatch-work"
     RESCUE_STALLED = "rescue-stalled"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message: the task it starts, the queue it goes to, keyword arguments of JSON scalars."""
+    """One message: the task it starts, the queue it goes to, keyword arguments: ids, or lists of ids."""
 
     task: TaskName
     queue: Queue
-    kwargs: dict[str, str]
+    kwargs: dict[str, str | list[str]]
 
 
-def evaluate_call(call_id: uuid.UUID, evaluation_id: uuid.UUID | None = None) -> Message:
+BULK = 50
+"""How many ids one message of the bulk lane carries at most."""
+
+
+def evaluate_call(
+    call_id: uuid.UUID, evaluation_id: uuid.UUID | None = None, *, queue: Queue = Queue.EVALUATE_CALL
+) -> Message:
     """Look at this call. Without `evaluation_id`: at its evaluation under the rubric that holds for its agent."""
-    kwargs = {"call_id": str(call_id)}
+    kwargs: dict[str, str | list[str]] = {"call_id": str(call_id)}
     if evaluation_id is not None:
         kwargs["evaluation_id"] = str(evaluation_id)
-    return Message(TaskName.EVALUATE_CALL, Queue.EVALUATE_CALL, kwargs)
+    return Message(TaskName.EVALUATE_CALL, queue, kwargs)
+
+
+def evaluate_calls(evaluation_ids: Sequence[uuid.UUID]) -> Message:
+    """Look at these evaluations, all at the same time; at most `BULK` of them."""
+    ids = [str(evaluation_id) for evaluation_id in evaluation_ids]
+    return Message(TaskName.EVALUATE_CALLS, Queue.BACKLOG, {"evaluation_ids": ids})

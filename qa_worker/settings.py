@@ -6,9 +6,9 @@ Empty variables count as unset. Durations are seconds and say so in their name.
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=8, ge=1, le=100, validation_alias="QA_MAX_ATTEMPTS")
     unreadable_attempts: int = Field(default=3, ge=1, validation_alias="QA_UNREADABLE_ATTEMPTS")
 
-    # -- work. A lease outlives the judge's deadline; a dead worker's calls are free again within one lease and a sweep.
+    # -- work. A lease is extended while its work goes on; a dead worker's calls are free again within one lease and a sweep.
     lease_s: float = Field(default=90.0, gt=0, validation_alias="QA_LEASE_S")
     resend_after_s: float = Field(default=60.0, gt=0, validation_alias="QA_RESEND_AFTER_S")
     dispatch_every_s: float = Field(default=1.0, gt=0, validation_alias="QA_DISPATCH_EVERY_S")
@@ -59,16 +59,20 @@ class Settings(BaseSettings):
     db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_DB_POOL_SIZE")
     db_pool_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_DB_POOL_TIMEOUT_S")
 
+    # Results that come within this time share one commit.
+    record_window_s: float = Field(default=0.02, ge=0, le=1, validation_alias="QA_RECORD_WINDOW_S")
+
     # -- doors
     max_transcript_bytes: int = Field(default=512 * 1024, ge=1024, validation_alias="QA_MAX_TRANSCRIPT_BYTES")
     max_turns: int = Field(default=2000, ge=1, validation_alias="QA_MAX_TURNS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias="QA_LOG_LEVEL")
 
-    @model_validator(mode="after")
-    def _a_lease_outlives_the_judge(self) -> Self:
-        if self.lease_s <= self.rescue_every_s / 10:
-            raise ValueError("QA_LEASE_S is too short: a lease must outlive the beat of its keeper")
-        return self
+    @field_validator("database_url")
+    @classmethod
+    def _our_driver(cls, url: SecretStr) -> SecretStr:
+        """`postgresql://` and `postgres://` are what hosts hand out; here they mean psycopg2."""
+        scheme, separator, rest = url.get_secret_value().partition("://")
+        return SecretStr(f"postgresql+psycopg2{separator}{rest}") if scheme in ("postgresql", "postgres") else url
 
 
 @cache

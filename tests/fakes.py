@@ -65,6 +65,13 @@ class ScriptedJudge:
         raw = "" if isinstance(step, Assessment) else "what the model wrote"
         return JudgeAnswer(step, USAGE, request.spec.model, "req_1", raw)
 
+    def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
+        for number, request in enumerate(requests):
+            try:
+                yield number, self.grade(request)
+            except ArithmeticError as error:
+                yield number, error
+
 
 class NoContext:
     """Logs nothing."""
@@ -77,6 +84,6 @@ class NoLeases:
     """Holds nothing: the lease that was claimed has to be long enough."""
 
     @contextmanager
-    def hold(self, lease: Lease) -> Iterator[None]:
-        assert lease.attempt > 0
+    def hold(self, leases: Sequence[Lease]) -> Iterator[None]:
+        assert all(lease.attempt > 0 for lease in leases)
         yield

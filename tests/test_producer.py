@@ -31,7 +31,7 @@ def test_a_message_holds_ids_and_nothing_else(broker_url: str) -> None:
     call_id, evaluation_id = uuid.uuid4(), uuid.uuid4()
     with Producer(broker_url) as producer:
         task_id = producer.call_finished(call_id, evaluation_id=str(evaluation_id))
-        assert producer.queue_lengths() == {"evaluate-call": 1, "maintenance": 0}
+        assert producer.queue_lengths() == {"evaluate-call": 1, "backlog": 0, "maintenance": 0}
 
     with redis.Redis.from_url(broker_url) as client:
         message = json.loads(client.lindex("evaluate-call", 0))

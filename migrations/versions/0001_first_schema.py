@@ -223,7 +223,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_evaluations_due",
         "evaluations",
-        ["lane", "not_before"],
+        ["lane", "workspace_id", "not_before"],
         unique=False,
         postgresql_where=sa.text("state = 'pending'"),
     )
@@ -304,7 +304,7 @@ def upgrade() -> None:
     op.create_table(
         "findings",
         sa.Column("evaluation_id", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.SmallInteger(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("criterion", sa.Text(), nullable=False),
         sa.Column("severity", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),

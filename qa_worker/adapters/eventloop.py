@@ -53,9 +53,10 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
-        for task in asyncio.all_tasks(loop):
+        left = asyncio.all_tasks(loop)
+        for task in left:
             task.cancel()
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
 
@@ -71,15 +72,17 @@ class JudgeOnLoop:
         """See the port."""
         return self._loop.run(self._judge.grade(request))
 
-    def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | BaseException]]:
+    def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
         """See the port."""
-        finished: queue.SimpleQueue[tuple[int, JudgeAnswer | BaseException]] = queue.SimpleQueue()
+        finished: queue.SimpleQueue[tuple[int, JudgeAnswer | Exception]] = queue.SimpleQueue()
 
         async def one(number: int, request: JudgeRequest) -> None:
             try:
                 finished.put((number, await self._judge.grade(request)))
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - handed to the thread that waits for this answer
                 finished.put((number, error))
+            except asyncio.CancelledError:
+                finished.put((number, RuntimeError("the event loop was closed")))
                 raise
 
         async def every() -> None:

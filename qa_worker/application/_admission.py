@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 
-from qa_worker.application.ports import ANY, Grading, StoredCall, UnitOfWork, Wanted
+from qa_worker.application.ports import ANY, CallKey, Grading, UnitOfWork, Wanted
 
 
 def admit(
     uow: UnitOfWork,
-    call: StoredCall,
+    call: CallKey,
     *,
     grading: Grading,
     wanted: Wanted = ANY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +58,13 @@ class Judge(Protocol):
 
     def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """The judge's answer; faults of the provider are a `Failure` in it, never an exception."""
+        ...
+
+    def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
+        """All of them at the same time: each answer with the number of its request, as they come.
+
+        An exception stands for a fault of ours in one of them; the others go on.
+        """
         ...
 
 

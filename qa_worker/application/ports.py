@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from typing import Protocol, Self
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.evaluation import Evaluation, Usage
 from qa_worker.domain.evidence.facts import Evidence
-from qa_worker.domain.failure import Failure
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec, Rubric
 from qa_worker.domain.work import Lane, Lease, WorkStatus
 from qa_worker.messages import Message
@@ -62,23 +62,39 @@ class RubricVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """A call that was handed over: its id, and whether this was the first time."""
+class CallKey:
+    """A stored call and whose it is."""
 
-    call_id: CallId
+    id: CallId
+    workspace: WorkspaceId
     agent_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A call that was handed over, and whether this was the first time."""
+
+    key: CallKey
     created: bool
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCall:
-    """A call as a worker needs it."""
+class Claimed:
+    """Work that is ours until its lease runs out, with all that it needs."""
 
-    id: CallId
-    workspace: WorkspaceId
+    lease: Lease
+    key: CallKey
     workspace_name: str
-    agent_id: uuid.UUID
     call: Call
+    version: RubricVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Work that is ours, and a row of `calls` that can't be understood: a backend may write rows itself."""
+
+    lease: Lease
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +139,11 @@ class Calls(Protocol):
         """Store a call, its agent and its workspace. Raises CallConflict where its `ref` holds another content."""
         ...
 
-    def get(self, call_id: CallId) -> StoredCall | None:
-        """The call with this id."""
+    def key(self, call_id: CallId) -> CallKey | None:
+        """Whose call this is; None where nobody stored it."""
         ...
 
-    def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallId]:
+    def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallKey]:
         """Calls whose evaluation nobody has asked for yet, oldest first."""
         ...
 
@@ -151,7 +167,7 @@ class Rubrics(Protocol):
 class Evaluations(Protocol):
     """Evaluations as work: claimed, extended, recorded. All times of leases are the database's own."""
 
-    def ensure(self, call: StoredCall, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
+    def ensure(self, call: CallKey, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
         """The evaluation of this call under this version, made (pending) if there is none."""
         ...
 
@@ -159,24 +175,42 @@ class Evaluations(Protocol):
         """Where the work stands."""
         ...
 
-    def rubric_version(self, evaluation_id: uuid.UUID) -> RubricVersion | None:
-        """What it is graded by."""
-        ...
-
     def mark_queued(self, evaluation_id: uuid.UUID, *, in_flight_limit: int) -> bool:
         """Note that a message is about to be sent; False where the work is not pending and due, or too much is in flight."""
         ...
 
-    def claim(self, evaluation_id: uuid.UUID, *, lease_s: float) -> Lease | None:
-        """Take the work if it is free and due: attempt + 1, a fresh token."""
+    def of_call(self, call_id: CallId) -> uuid.UUID | None:
+        """The evaluation that was asked for last."""
         ...
 
-    def finish(self, lease: Lease, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord) -> None:
-        """Store the result and make it the call's current one. Raises LeaseLost."""
+    def claim(
+        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
+    ) -> Sequence[Claimed | Malformed]:
+        """Take those of these that are free and due: attempt + 1, a fresh token for each. With `of_call`: only of this call.
+
+        Commit before working on them: the attempt counts even where the row kills whoever reads it.
+        """
         ...
 
-    def wait(self, lease: Lease, *, until: datetime, reason: str, counts: bool, record: AttemptRecord) -> None:
-        """Back to pending until `until`; the attempt is undone unless it `counts`. Raises LeaseLost."""
+    def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
+        """How many attempts ended in a failure of this kind."""
+        ...
+
+    def finish(
+        self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
+    ) -> None:
+        """Store the result, and make it the call's current one unless a newer evaluation of it is done.
+
+        Raises LeaseLost. Doing it again after a commit whose answer was lost changes nothing.
+        """
+        ...
+
+    def charge(self, lease: Lease, record: AttemptRecord) -> None:
+        """Book what an attempt has cost whose lease was lost: its result is dropped, its bill is not."""
+        ...
+
+    def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
+        """Back to pending for so many seconds; the attempt is undone unless it `counts`. Raises LeaseLost."""
         ...
 
     def bury(self, lease: Lease, *, evidence: Evidence | None, record: AttemptRecord) -> None:
@@ -191,8 +225,15 @@ class Evaluations(Protocol):
         """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried)."""
         ...
 
-    def unsent(self, *, older_than_s: float, limit: int) -> Sequence[WorkRef]:
-        """Work that was queued longer ago than that and never claimed; its clock starts again."""
+    def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:
+        """Work that was queued longer ago than that and never claimed; its clock starts again.
+
+        `waiting`: as many of the queued rows still have their messages in the broker, and are left alone.
+        """
+        ...
+
+    def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
+        """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts."""
         ...
 
 
@@ -234,11 +275,22 @@ class UnitOfWorkFactory(Protocol):
     def __call__(self) -> UnitOfWork: ...
 
 
+class Records(Protocol):
+    """Writes results, perhaps several of them in one transaction."""
+
+    def write(self, what: Callable[[UnitOfWork], None]) -> None:
+        """Do this in a transaction and return when it is committed. `what` may be run more than once.
+
+        Raises whatever `what` raised, and StoreUnavailable.
+        """
+        ...
+
+
 class Leases(Protocol):
     """Keeps this process's leases alive while their work goes on."""
 
-    def hold(self, lease: Lease) -> AbstractContextManager[None]:
-        """Extend the lease until the block ends."""
+    def hold(self, leases: Sequence[Lease]) -> AbstractContextManager[None]:
+        """Extend the leases until the block ends."""
         ...
 
 

@@ -88,6 +88,15 @@ class CallView:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """Where one evaluation stands. `blocked`: it waits for somebody to mend the installation."""
+
+    id: uuid.UUID
+    state: WorkState
+    blocked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """How much work there is in each state, and how long the oldest due piece has waited (seconds)."""
 
@@ -98,8 +107,8 @@ class Backlog:
 class Queries(Protocol):
     """Read-only questions. Each raises StoreUnavailable where the database is away."""
 
-    def states(self, evaluation_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, WorkState]:
-        """Where these evaluations stand."""
+    def progress(self, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Progress]:
+        """Where these evaluations stand; those that nobody knows are left out."""
         ...
 
     def evaluations(self, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[EvaluationView]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qa_worker import messages
 from qa_worker.application._admission import admit
 from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWorkFactory
@@ -9,16 +11,21 @@ from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWork
 BATCH = 500
 
 
-def rescue_stalled(*, uow: UnitOfWorkFactory, grading: Grading, resend_after_s: float) -> Rescued:
+def rescue_stalled(
+    *, uow: UnitOfWorkFactory, grading: Grading, resend_after_s: float, waiting: Callable[[], int]
+) -> Rescued:
     """One bounded sweep; several may run at once without doubling anything.
 
+    `waiting` tells for how many evaluations a message still lies in the broker: those are not sent again.
+
     Raises:
-        StoreUnavailable: the database is out of reach; the next beat tries again.
+        StoreUnavailable: the database or the broker is out of reach; the next beat tries again.
 
     """
+    in_broker = waiting()
     with uow() as work:
         freed, buried = work.evaluations.free_expired(limit=BATCH)
-        lost = work.evaluations.unsent(older_than_s=resend_after_s, limit=BATCH)
+        lost = work.evaluations.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
         for ref in lost:
             work.nudge(messages.evaluate_call(ref.call_id, ref.evaluation_id))
         work.commit()
@@ -31,8 +38,6 @@ def rescue_stalled(*, uow: UnitOfWorkFactory, grading: Grading, resend_after_s: 
 def _admit_forgotten(work: UnitOfWork, *, grading: Grading, older_than_s: float) -> int:
     """Calls that were stored as rows and whose message never came get their evaluation; the dispatcher sends it."""
     forgotten = work.calls.unadmitted(older_than_s=older_than_s, limit=BATCH)
-    for call_id in forgotten:
-        stored = work.calls.get(call_id)
-        if stored is not None:
-            admit(work, stored, grading=grading)
+    for call in forgotten:
+        admit(work, call, grading=grading)
     return len(forgotten)

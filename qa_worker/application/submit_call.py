@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from qa_worker import messages
 from qa_worker.application._admission import admit
 from qa_worker.application.ports import ANY, Grading, UnitOfWorkFactory, Wanted
 from qa_worker.domain.call import Call, CallId
-from qa_worker.domain.errors import CallConflict
+from qa_worker.domain.errors import CallConflict, Collided
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,33 @@ def submit_calls(
         StoreUnavailable: the database is out of reach; nothing was accepted.
 
     """
-    answers: list[Accepted | CallConflict] = []
+    for _ in range(_TRIES - 1):
+        with suppress(Collided):
+            return _submit(calls, workspace_name, uow, grading, in_flight_limit, wanted)
+    return _submit(calls, workspace_name, uow, grading, in_flight_limit, wanted)
+
+
+def _submit(
+    calls: Sequence[Call],
+    workspace_name: str,
+    uow: UnitOfWorkFactory,
+    grading: Grading,
+    in_flight_limit: int,
+    wanted: Wanted,
+) -> tuple[Accepted | CallConflict, ...]:
+    answers: dict[int, Accepted | CallConflict] = {}
     with uow() as work:
-        for call in calls:
+        # In one order for everybody: producers that hand over the same calls wait for each other, but never in a circle.
+        for place in sorted(range(len(calls)), key=lambda place: (calls[place].agent.id, calls[place].ref)):
+            call = calls[place]
             try:
                 added = work.calls.add(call, workspace_name=workspace_name)
             except CallConflict as conflict:
-                answers.append(conflict)
+                answers[place] = conflict
                 continue
-            stored = work.calls.get(added.call_id)
-            if stored is None:
-                raise LookupError(added.call_id)
-            evaluation_id = admit(work, stored, grading=grading, wanted=wanted)
+            evaluation_id = admit(work, added.key, grading=grading, wanted=wanted)
             if work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
-                work.nudge(messages.evaluate_call(added.call_id, evaluation_id))
-            answers.append(Accepted(call.ref, added.call_id, evaluation_id, added.created))
+                work.nudge(messages.evaluate_call(added.key.id, evaluation_id))
+            answers[place] = Accepted(call.ref, added.key.id, evaluation_id, added.created)
         work.commit()
-    return tuple(answers)
+    return tuple(answers[place] for place in range(len(calls)))

@@ -21,7 +21,7 @@ from qa_worker.cli import render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing_or_temporary
 from qa_worker.domain.call import Call
-from qa_worker.domain.errors import CallConflict, InvalidInput
+from qa_worker.domain.errors import CallConflict, InvalidInput, StoreUnavailable
 from qa_worker.domain.evaluation import Verdict
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.work import WorkState
@@ -133,19 +133,29 @@ def _submit(
 def _wait(
     client: bootstrap.Client, evaluation_ids: Sequence[uuid.UUID], *, timeout_s: float
 ) -> Sequence[EvaluationView]:
-    final = (WorkState.DONE, WorkState.DEAD)
+    """Wait until nothing more will happen by itself: every evaluation is final, or blocked until somebody mends something."""
     deadline = time.monotonic() + timeout_s
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=not errors.is_terminal) as progress:
         bar = progress.add_task("Grading", total=len(evaluation_ids))
         while True:
-            states = client.queries.states(evaluation_ids)
-            done = sum(state in final for state in states.values())
-            progress.update(bar, completed=done)
-            if done >= len(evaluation_ids) or time.monotonic() > deadline:
+            over = _over(client, evaluation_ids, progress)
+            progress.update(bar, completed=over)
+            if over >= len(evaluation_ids) or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_S)
     return client.queries.evaluations(evaluation_ids)
+
+
+def _over(client: bootstrap.Client, evaluation_ids: Sequence[uuid.UUID], progress: Progress) -> int:
+    try:
+        states = client.queries.progress(evaluation_ids)
+    except StoreUnavailable:
+        # The calls are accepted and safe: a database that restarts is waited for.
+        progress.console.print("The database is away; waiting for it.", style="dim")
+        time.sleep(1)
+        return 0
+    return sum(one.state in (WorkState.DONE, WorkState.DEAD) or one.blocked for one in states)
 
 
 def _print(views: Sequence[EvaluationView], *, as_json: bool, elapsed_s: float, earlier: int) -> None:

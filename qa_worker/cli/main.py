@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
+from pydantic import ValidationError
 
-from qa_worker.cli import db, doctor, evaluate, rubric, show, stack
+from qa_worker import bootstrap
+from qa_worker.cli import db, doctor, evaluate, retry, rubric, show, stack
 from qa_worker.cli.console import errors
+from qa_worker.cli.render import plain
 from qa_worker.domain.errors import InvalidInput, StoreUnavailable
 from qa_worker.embedded.stack import LocalStackError
+
+_BAD_INPUT, _NO_SERVICE, _OUR_FAULT = 2, 3, 70
 
 app = typer.Typer(
     name="qa-worker",
@@ -20,6 +26,7 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate.evaluate)
 app.command("show")(show.show)
+app.command("retry")(retry.retry)
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
@@ -29,16 +36,33 @@ app.add_typer(rubric.app, name="rubric")
 
 
 def main() -> None:
-    """Run a command; what went wrong is one line, with what to do."""
+    """Run a command; what went wrong is one line, with what to do. Exit codes: 2 bad input, 3 services, 70 our fault."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    bootstrap.log_to_stderr()
     try:
         app()
-    except InvalidInput as error:
-        errors.print(f"[red]{type(error).__name__}[/red]", str(error), highlight=False)
-        sys.exit(2)
+    except (InvalidInput, ValidationError, UnicodeDecodeError) as error:
+        errors.print("[red]bad input:[/red]", plain(_one_line(error)), highlight=False)
+        sys.exit(_BAD_INPUT)
     except (StoreUnavailable, LocalStackError) as error:
-        errors.print("[red]error:[/red]", str(error), highlight=False, markup=True)
+        errors.print("[red]error:[/red]", plain(str(error)), highlight=False)
         errors.print("`qa-worker doctor` tells what is wrong and how to mend it.")
-        sys.exit(3)
+        sys.exit(_NO_SERVICE)
+    except Exception:  # noqa: BLE001 - the edge of the process: an error of ours must not look like a verdict (exit 1)
+        errors.print_exception(show_locals=False)
+        sys.exit(_OUR_FAULT)
+
+
+def _interrupted(_signal: int, _frame: object) -> None:
+    """SIGTERM ends a command like Ctrl-C does: what it started is stopped, what it made is removed."""
+    raise KeyboardInterrupt
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return str(error)
 
 
 if __name__ == "__main__":

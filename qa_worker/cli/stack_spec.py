@@ -10,6 +10,7 @@ from pathlib import Path
 from qa_worker.embedded.stack import Command, StackSpec
 from qa_worker.messages import Queue
 
+WORKERS = (Queue.EVALUATE_CALL, Queue.MAINTENANCE)
 CELERY = ("celery", "-A", "qa_worker.celery_app")
 _GRACE_S = 70.0  # a running call ends within the judge's deadline of 60 s
 
@@ -23,19 +24,14 @@ class FlowerSpec:
 
 
 def worker_arguments(queue: Queue) -> tuple[str, ...]:
-    """The arguments of the worker of one queue. Its concurrency comes from the settings, except where one is enough."""
+    """The arguments of the worker of one queue; that of live calls takes the backlog, too, when no live call waits.
+
+    Its concurrency comes from the settings, except where little is enough.
+    """
     few = ("--concurrency", "2") if queue is Queue.MAINTENANCE else ()
-    return (
-        *CELERY,
-        "worker",
-        "-Q",
-        queue.value,
-        "-n",
-        f"{queue.value}@%h",
-        *few,
-        "--without-gossip",
-        "--without-mingle",
-    )
+    taken = f"{queue.value},{Queue.BACKLOG.value}" if queue is Queue.EVALUATE_CALL else queue.value
+    name = f"{queue.value}@%h"
+    return (*CELERY, "worker", "-Q", taken, "-n", name, *few, "--without-gossip", "--without-mingle")
 
 
 def beat_arguments(schedule: str) -> tuple[str, ...]:
@@ -67,7 +63,7 @@ def stack_spec(
 
     `durable` False is for a stack whose data go when it stops.
     """
-    processes = [Command(f"worker-{queue.value}", _run(worker_arguments(queue)), grace_s=_GRACE_S) for queue in Queue]
+    processes = [Command(f"worker-{queue.value}", _run(worker_arguments(queue)), grace_s=_GRACE_S) for queue in WORKERS]
     schedule = str(home / "celerybeat-schedule")
     processes.append(Command("beat", _run(beat_arguments(schedule)), stop_first=True))
     if flower is not None:

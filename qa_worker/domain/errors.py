@@ -5,6 +5,7 @@ QaError
 +-- CallNotFound
 +-- CallConflict          the same id was handed over before with another content
 +-- StoreUnavailable      PostgreSQL or the broker is out of reach: nothing could be written
+|   +-- Collided          two transactions stood in each other's way and this one gave in: do it again
 +-- LeaseLost             someone else owns the work by now; this result must not be recorded
 """
 
@@ -54,6 +55,10 @@ class CallConflict(QaError):
 
 class StoreUnavailable(QaError):
     """PostgreSQL or the broker is out of reach, so that nothing could be written."""
+
+
+class Collided(StoreUnavailable):
+    """Two transactions stood in each other's way and PostgreSQL ended this one: it can be done again at once."""
 
 
 class LeaseLost(QaError):

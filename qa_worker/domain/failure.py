@@ -19,6 +19,8 @@ class FailureKind(StrEnum):
     """Can't succeed however often it is tried."""
     UNREADABLE = "unreadable"
     """An answer came and couldn't be used: tried a few times, then a person must look."""
+    BLOCKED = "blocked"
+    """The installation must be mended first (key, permission, model's name): parks, for no call is to blame."""
     SPEND_CAP = "spend_cap"
     """The provider's spend limit: parks until the cap is raised or the month turns."""
     HELD = "held"

@@ -26,12 +26,16 @@ _UNSEEN |= dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 def clean(text: str) -> str:
     """The text without characters that can't be seen or sent: controls, direction marks, halves of surrogate pairs."""
+    # Nothing to do for nearly every text: all that is taken out here counts as unprintable.
+    if text.replace("\n", " ").isprintable():
+        return text
     return _LINE_BREAK.sub("\n", text).translate(_UNSEEN)
 
 
 def as_shown(text: str) -> str:
     """The text as a judge is shown it. Idempotent, so that a quote and its source can be compared through it."""
-    return _TAG_START.sub("(", clean(text))
+    shown = clean(text)
+    return shown if shown.isascii() and "<" not in shown else _TAG_START.sub("(", shown)
 
 
 def on_one_line(text: str) -> str:

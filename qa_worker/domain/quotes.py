@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from qa_worker.domain.folding import words
+from qa_worker.domain.folding import rough, without_apostrophes, words
 from qa_worker.domain.transcript import ToolCall, Transcript, Turn, canonical
 
 _GAP = re.compile(r"\[\s*(?:\.{3}|…)\s*\]|\.{3,}|…")
+_ARGUMENTS = json.JSONEncoder(ensure_ascii=False, default=str)
 _FEWEST_CHARACTERS = 8
 _SHORTEST_CODE = 4
 _SCRIPTS_WITHOUT_BLANKS = "\u2e80"  # Chinese, Japanese, Korean start here: a quote may begin inside a "word"
@@ -30,7 +31,9 @@ def find_quote(transcript: Transcript, quote: str, *, turn: int | None) -> int |
     if not _telling(parts):
         whole = claimed is not None and words(transcript.turns[claimed].text) == " ".join(parts)
         return claimed if whole else None
-    return next((n for n in _nearest_first(len(transcript), claimed) if _holds(transcript.turns[n], parts)), None)
+    rarest = without_apostrophes(max(" ".join(parts).split(), key=len))
+    numbers = _nearest_first(len(transcript), claimed)
+    return next((number for number in numbers if _holds(transcript.turns[number], parts, rarest)), None)
 
 
 def _telling(parts: Sequence[str]) -> bool:
@@ -39,20 +42,25 @@ def _telling(parts: Sequence[str]) -> bool:
     return len(letters) >= (_SHORTEST_CODE if is_code else _FEWEST_CHARACTERS)
 
 
-def _nearest_first(count: int, claimed: int | None) -> Sequence[int]:
+def _nearest_first(count: int, claimed: int | None) -> Iterator[int]:
     if claimed is None:
-        return range(count)
-    return sorted(range(count), key=lambda number: (abs(number - claimed), number))
+        yield from range(count)
+        return
+    yield claimed
+    for distance in range(1, count):
+        yield from (number for number in (claimed - distance, claimed + distance) if 0 <= number < count)
 
 
-def _holds(turn: Turn, parts: Sequence[str]) -> bool:
-    return any(_in_order(words(text), parts) for text in (turn.text, *map(_written, turn.tool_calls)))
+def _holds(turn: Turn, parts: Sequence[str], rarest: str) -> bool:
+    """Whether the turn holds the parts in order; texts without their longest word aren't folded at all."""
+    texts = (turn.text, *map(_written, turn.tool_calls)) if turn.tool_calls else (turn.text,)
+    return any(rarest in rough(text) and _in_order(words(text), parts) for text in texts)
 
 
 def _written(call: ToolCall) -> str:
     """A tool call as it may be quoted: arguments in their own order, and once more in the order of their names."""
-    arguments = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
-    return f"{call.name}({call.malformed or arguments}) {call.name}({canonical(call.arguments)})"
+    arguments = call.malformed or _ARGUMENTS.encode(dict(call.arguments))
+    return f"{call.name}({arguments}) {call.name}({canonical(call.arguments)})"
 
 
 def _in_order(text: str, parts: Sequence[str]) -> bool:

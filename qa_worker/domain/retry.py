@@ -17,14 +17,15 @@ class RetryPolicy:
     """One visible schedule, in seconds: `schedule_s[n - 1]` is the wait after the n-th attempt, the last one repeats.
 
     `max_attempts` bounds all attempts, `unreadable_attempts` those that got an answer nobody could use.
-    `max_retry_after_s` bounds what a provider may ask for. `spend_cap_wait_s` is how often a spend cap is looked at.
+    `max_retry_after_s` bounds what a provider may ask for. `look_again_s` is how often a spent budget or a broken
+    installation is looked at.
     """
 
     schedule_s: tuple[float, ...]
     max_attempts: int
     unreadable_attempts: int = 3
     max_retry_after_s: float = 3600.0
-    spend_cap_wait_s: float = 900.0
+    look_again_s: float = 900.0
 
 
 def delay_s(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
@@ -33,38 +34,48 @@ def delay_s(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
     return base * (1 - JITTER + 2 * JITTER * jitter)
 
 
-def next_step(
-    policy: RetryPolicy, failure: Failure, *, attempt: int, now: datetime, jitter: float
-) -> RetryAt | Parked | Dead:
-    """What happens after attempt `attempt` failed with `failure`.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How often the work was tried: attempts with this one, parkings before it, unusable answers with this one."""
 
-    A provider's limit parks the work (the attempt is undone, and the wait is what the provider asked for, bounded);
-    rejected work is dead at once; all else waits for its turn in the schedule until the attempts are used up.
+    attempt: int
+    parked: int = 0
+    unreadable: int = 0
+
+
+def next_step(
+    policy: RetryPolicy, failure: Failure, *, tried: Tried, now: datetime, jitter: float
+) -> RetryAt | Parked | Dead:
+    """What happens after an attempt failed with `failure`.
+
+    What the call is not to blame for parks it (the attempt is undone): limits for as long as the provider asked, bounded,
+    or else by the schedule; a spent budget and a broken installation until the next look. Rejected work is dead at once;
+    all else waits for its turn in the schedule until the attempts are used up.
     """
-    wait = delay_s(policy, attempt=attempt, jitter=jitter)
+    asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)
+    wait = delay_s(policy, attempt=tried.attempt, jitter=jitter)
     match failure.kind:
         case FailureKind.RATE_LIMITED | FailureKind.HELD:
-            asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)
             # Never before the provider's time: jitter is added on top, or all waiters would come back at once.
-            until = asked + wait * JITTER if failure.retry_after_s is not None else wait
+            first = delay_s(policy, attempt=1, jitter=jitter)
+            by_schedule = delay_s(policy, attempt=tried.parked + 1, jitter=jitter)
+            until = asked + first * JITTER if failure.retry_after_s is not None else by_schedule
             return Parked(now + timedelta(seconds=until), failure.code)
-        case FailureKind.SPEND_CAP:
-            return Parked(now + timedelta(seconds=policy.spend_cap_wait_s * (1 + JITTER * jitter)), failure.code)
+        case FailureKind.SPEND_CAP | FailureKind.BLOCKED:
+            return Parked(now + timedelta(seconds=policy.look_again_s * (1 + JITTER * jitter)), failure.code)
         case FailureKind.REJECTED:
             return Dead(failure.code)
         case FailureKind.UNREADABLE:
-            if failure.code.startswith("refusal"):
-                # The same request is refused again, and some refusals are billed (docs of the Messages API, refusals).
-                return Dead(failure.code)
-            return _retry_or_dead(min(policy.unreadable_attempts, policy.max_attempts), failure, attempt, now, wait)
+            # The same request is refused again, and some refusals are billed (docs of the Messages API, refusals).
+            hopeless = failure.code.startswith("refusal") or tried.unreadable >= policy.unreadable_attempts
+            return Dead(failure.code) if hopeless else _retry_or_dead(policy, failure, tried, now, wait)
         case FailureKind.TRANSIENT | FailureKind.OVERLOADED | FailureKind.ABANDONED:
-            asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)
-            return _retry_or_dead(policy.max_attempts, failure, attempt, now, max(wait, asked))
+            return _retry_or_dead(policy, failure, tried, now, max(wait, asked))
         case _:
             assert_never(failure.kind)
 
 
-def _retry_or_dead(limit: int, failure: Failure, attempt: int, now: datetime, wait_s: float) -> RetryAt | Dead:
-    if attempt >= limit:
+def _retry_or_dead(policy: RetryPolicy, failure: Failure, tried: Tried, now: datetime, wait_s: float) -> RetryAt | Dead:
+    if tried.attempt >= policy.max_attempts:
         return Dead(failure.code)
     return RetryAt(now + timedelta(seconds=wait_s), failure.code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qa_worker.domain.evaluation import Assessment, CriterionLevel, Finding, Source
 from qa_worker.domain.evidence.facts import Check, Evidence, Fact
@@ -69,6 +69,16 @@ def established(evidence: Evidence, *, rubric: Rubric) -> tuple[Finding, ...]:
     return tuple(_finding(fact, rubric) for fact in evidence.of(*_CONFIGURED))
 
 
+def capped(assessment: Assessment, evidence: Evidence, *, rubric: Rubric) -> Assessment:
+    """A model's assessment, no criterion higher than the established breaches allow: they cost the same with any judge."""
+    lost = _levels_lost(evidence.of(*_CONFIGURED), rubric)
+    levels = tuple(
+        replace(level, level=min(level.level, max(1, 5 - lost[level.criterion]))) if level.level is not None else level
+        for level in assessment.levels
+    )
+    return replace(assessment, levels=levels)
+
+
 def assess(evidence: Evidence, *, rubric: Rubric, has_tools: bool) -> Assessment:
     """An assessment from evidence alone.
 
@@ -77,7 +87,7 @@ def assess(evidence: Evidence, *, rubric: Rubric, has_tools: bool) -> Assessment
     """
     findings = tuple(_finding(fact, rubric) for fact in evidence.facts)
     lost = _levels_lost(evidence.facts, rubric)
-    levels = tuple(_level(c, evidence, lost.get(c.id, 0), has_tools=has_tools) for c in rubric.criteria)
+    levels = tuple(_level(c, evidence, lost[c.id], has_tools=has_tools) for c in rubric.criteria)
     return Assessment(levels=levels, findings=findings, summary=_summary(levels, findings))
 
 
@@ -110,7 +120,7 @@ def _weighs(fact: Fact, rubric: Rubric) -> _Weighs:
     return _Weighs(rubric.criteria[0].id, weighs.severity, weighs.levels)
 
 
-def _levels_lost(facts: Sequence[Fact], rubric: Rubric) -> dict[str, int]:
+def _levels_lost(facts: Sequence[Fact], rubric: Rubric) -> Counter[str]:
     lost: Counter[str] = Counter()
     minor: Counter[Check] = Counter()
     for fact in facts:

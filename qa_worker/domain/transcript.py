@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -88,23 +89,39 @@ class Transcript:
         still waits for one.
         """
         uses: list[ToolUse] = []
+        waiting = _Waiting()
         for number, turn in enumerate(self.turns):
-            uses.extend(ToolUse(number, call, None, None) for call in turn.tool_calls)
-            if turn.role is Role.TOOL:
-                slot = _slot_for(turn, uses)
-                if slot is not None:
-                    uses[slot] = ToolUse(uses[slot].turn, uses[slot].call, number, turn)
+            for call in turn.tool_calls:
+                waiting.add(len(uses), call.id)
+                uses.append(ToolUse(number, call, None, None))
+            slot = waiting.take(turn.tool_call_id) if turn.role is Role.TOOL else None
+            if slot is not None:
+                uses[slot] = ToolUse(uses[slot].turn, uses[slot].call, number, turn)
         return tuple(uses)
 
 
-def _slot_for(result: Turn, uses: Sequence[ToolUse]) -> int | None:
-    waiting = [i for i, use in enumerate(uses) if use.result is None]
-    if result.tool_call_id is not None:
-        by_id = [i for i in waiting if uses[i].call.id == result.tool_call_id]
-        if by_id:
-            return by_id[0]
-    anonymous = [i for i in waiting if uses[i].call.id is None or result.tool_call_id is None]
-    return anonymous[0] if anonymous else None
+class _Waiting:
+    """The places of calls without a result, the oldest first: by their ids, and all of them."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str | None, deque[int]] = {}
+        self._all: deque[int] = deque()
+        self._taken: set[int] = set()
+
+    def add(self, place: int, call_id: str | None) -> None:
+        self._by_id.setdefault(call_id, deque()).append(place)
+        self._all.append(place)
+
+    def take(self, result_id: str | None) -> int | None:
+        """The call that this result belongs to; None where none is left for it."""
+        queues = (self._all,) if result_id is None else (self._by_id.get(result_id), self._by_id.get(None))
+        for queue in queues:
+            while queue:
+                place = queue.popleft()
+                if place not in self._taken:
+                    self._taken.add(place)
+                    return place
+        return None
 
 
 def to_json(transcript: Transcript) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from qa_worker.domain.quotes import find_quote
 from qa_worker.domain.rubric import Criterion, Rubric, Severity, score_of
 from qa_worker.domain.transcript import Transcript
 
+_MEASURED_AT_LEAST = 0.5
+
 
 def decide(
     assessment: Assessment, *, rubric: Rubric, transcript: Transcript, established: Sequence[Finding] = ()
@@ -27,9 +29,11 @@ def decide(
     `established` are findings that checks have proven (a required phrase is missing, a forbidden one was said); they
     need no quote. A finding of the model whose quote nobody said is dropped and counted. The order of the verdicts:
 
-    1. a critical finding in a criterion with `critical_fails`, or a criterion under its `minimum`, or an overall score
-       under the threshold: `fail`, if a finding in a criterion that pulled it down supports it, else `needs_review`;
-    2. an applicable criterion that was not measured: `needs_review`;
+    1. a critical finding in a criterion with `critical_fails` or proven by a check, a criterion under its `minimum`, an
+       overall score under the threshold: `fail`, if a finding in a criterion that pulled it down supports it, else
+       `needs_review`;
+    2. a criterion that was not measured, a critical finding whose quote nobody said, a hard criterion that the judge
+       calls not applicable, less than half of the weight measured: `needs_review`;
     3. otherwise `pass`.
     """
     quoted, dropped = _keep_quoted(assessment.findings, transcript)
@@ -38,7 +42,8 @@ def decide(
     overall = _overall(scores)
     against = tuple(_reasons_against(rubric, scores, findings, overall))
     supported = _supported(against, rubric, scores, findings)
-    verdict, reasons = _verdict(against, scores, supported=supported)
+    doubts = (*_lost_criticals(rubric, dropped), *_unmeasured(rubric, scores))
+    verdict, reasons = _verdict(against, doubts, supported=supported)
     return Evaluation(
         verdict=verdict,
         overall=overall,
@@ -46,7 +51,7 @@ def decide(
         findings=findings,
         reasons=reasons,
         summary=assessment.summary,
-        dropped_quotes=dropped,
+        dropped_quotes=len(dropped),
     )
 
 
@@ -63,16 +68,16 @@ def could_not_read(*, rubric: Rubric, code: str, established: Sequence[Finding] 
     )
 
 
-def _keep_quoted(findings: Iterable[Finding], transcript: Transcript) -> tuple[list[Finding], int]:
+def _keep_quoted(findings: Iterable[Finding], transcript: Transcript) -> tuple[list[Finding], list[Finding]]:
     kept: list[Finding] = []
-    dropped = 0
+    dropped: list[Finding] = []
     for finding in findings:
         if finding.source is Source.EVIDENCE:
             kept.append(finding)
             continue
         turn = find_quote(transcript, finding.quote, turn=finding.turn)
         if turn is None:
-            dropped += 1
+            dropped.append(finding)
         else:
             kept.append(replace(finding, turn=turn))
     return kept, dropped
@@ -99,14 +104,36 @@ def _reasons_against(
     rubric: Rubric, scores: Sequence[CriterionScore], findings: Sequence[Finding], overall: int | None
 ) -> Iterable[str]:
     for criterion in rubric.criteria:
-        critical = any(f.criterion == criterion.id and f.severity is Severity.CRITICAL for f in findings)
+        critical = [f for f in findings if f.criterion == criterion.id and f.severity is Severity.CRITICAL]
         if criterion.critical_fails and critical:
             yield f"critical:{criterion.id}"
+        elif any(finding.source is Source.EVIDENCE for finding in critical):
+            # Proven, not judged: a required tool that was never called fails a call in any criterion.
+            yield f"proven:{criterion.id}"
     for criterion, score in zip(rubric.criteria, scores, strict=True):
         if criterion.minimum is not None and score.score is not None and score.score < criterion.minimum:
             yield f"below_minimum:{criterion.id}"
     if overall is not None and overall < rubric.pass_threshold:
         yield "below_threshold"
+
+
+def _lost_criticals(rubric: Rubric, dropped: Iterable[Finding]) -> Iterable[str]:
+    """A critical finding whose quote can't be found is no proof, and no reason to pass the call either."""
+    hard = {criterion.id for criterion in rubric.criteria if criterion.critical_fails}
+    found = {f.criterion for f in dropped if f.severity is Severity.CRITICAL and f.criterion in hard}
+    return (f"critical_unquoted:{criterion}" for criterion in sorted(found))
+
+
+def _unmeasured(rubric: Rubric, scores: Sequence[CriterionScore]) -> Iterable[str]:
+    for criterion, score in zip(rubric.criteria, scores, strict=True):
+        if score.applicable and score.score is None:
+            yield f"not_measured:{criterion.id}"
+        elif not score.applicable and criterion.critical_fails:
+            # What can fail a call by itself always applies; a judge that says otherwise has not looked.
+            yield f"not_applicable:{criterion.id}"
+    measured = sum(score.weight for score in scores if score.score is not None)
+    if measured < _MEASURED_AT_LEAST * sum(score.weight for score in scores):
+        yield "too_little_measured"
 
 
 def _supported(
@@ -117,14 +144,7 @@ def _supported(
     return any(finding.criterion in named | low for finding in findings)
 
 
-def _verdict(
-    against: tuple[str, ...], scores: Sequence[CriterionScore], *, supported: bool
-) -> tuple[Verdict, tuple[str, ...]]:
+def _verdict(against: tuple[str, ...], doubts: tuple[str, ...], *, supported: bool) -> tuple[Verdict, tuple[str, ...]]:
     if against:
         return (Verdict.FAIL, against) if supported else (Verdict.NEEDS_REVIEW, (*against, "nothing_supports_failing"))
-    unmeasured = tuple(f"not_measured:{s.criterion}" for s in scores if s.applicable and s.score is None)
-    if unmeasured:
-        return Verdict.NEEDS_REVIEW, unmeasured
-    if not any(s.applicable for s in scores):
-        return Verdict.NEEDS_REVIEW, ("nothing_measured",)
-    return Verdict.PASS, ()
+    return (Verdict.NEEDS_REVIEW, doubts) if doubts else (Verdict.PASS, ())

@@ -52,13 +52,17 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on one row until `until`. `token` must be shown with every later write."""
+    """The right to work on one row for a while. `token` must be shown with every later write.
+
+    `parked` counts how often the work was put back without its fault: what the provider's limits are waited for by.
+    """
 
     work_id: uuid.UUID
     token: uuid.UUID
     attempt: int
     max_attempts: int
     started_at: datetime
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The queue `evaluate-call`."""
+"""The queues `evaluate-call` and `backlog`, which one kind of worker takes, live calls first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from qa_worker import bootstrap
-from qa_worker.application.evaluate_call import evaluate_call as use_case
+from qa_worker.application.evaluate_call import evaluate_call as grade_one
+from qa_worker.application.evaluate_calls import evaluate_calls as grade_many
 from qa_worker.celery_app import app
 from qa_worker.domain.call import CallId
 from qa_worker.messages import Queue, TaskName
@@ -17,4 +18,13 @@ from qa_worker.tasks.base import RETRIED, QaTask, settle
 def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -> str:
     """Grade one call."""
     chosen = None if evaluation_id is None else UUID(evaluation_id)
-    return settle(use_case(call_id=CallId(UUID(call_id)), evaluation_id=chosen, tools=bootstrap.worker().evaluating))
+    return settle(grade_one(call_id=CallId(UUID(call_id)), evaluation_id=chosen, tools=bootstrap.worker().evaluating))
+
+
+@app.task(base=QaTask, name=TaskName.EVALUATE_CALLS.value, queue=Queue.BACKLOG.value, **RETRIED)
+def evaluate_calls(*, evaluation_ids: list[str], **_: Any) -> int:
+    """Grade calls that can wait, all at the same time."""
+    outcomes = grade_many(evaluation_ids=[UUID(one) for one in evaluation_ids], tools=bootstrap.worker().evaluating)
+    for outcome in outcomes:
+        settle(outcome)
+    return len(outcomes)

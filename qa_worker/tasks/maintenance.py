@@ -27,6 +27,6 @@ def dispatch_work(**_: Any) -> int:
 def rescue_stalled(**_: Any) -> None:
     """Find what got stuck."""
     worker = bootstrap.worker()
-    found = rescue(uow=worker.uow, grading=worker.grading, resend_after_s=worker.resend_after_s)
+    found = rescue(uow=worker.uow, grading=worker.grading, resend_after_s=worker.resend_after_s, waiting=worker.waiting)
     if found.freed or found.buried or found.resent or found.admitted:
         log.warning("rescued", freed=found.freed, buried=found.buried, resent=found.resent, admitted=found.admitted)

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import func, update
 
 from qa_worker.adapters.postgres.queries import PostgresQueries
+from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import evaluations
-from qa_worker.application.evaluate_call import LEASE_LOST, Tools, evaluate_call
+from qa_worker.application._grading import LEASE_LOST, Tools
+from qa_worker.application.evaluate_call import evaluate_call
 from qa_worker.application.judging import Judge, JudgeRequest
 from qa_worker.application.ports import NamedRubric, Wanted
 from qa_worker.application.queries import EvaluationView
@@ -57,6 +59,7 @@ class Bench:
     def tools(self, judge: Judge) -> Tools:
         return Tools(
             uow=self.uow,
+            records=DirectRecords(self.uow),
             leases=NoLeases(),
             context=NoContext(),
             judges={JudgeKind.CLAUDE: judge},
@@ -202,8 +205,12 @@ def test_a_worker_without_the_judge_says_what_to_do_and_grades_by_nothing_else(u
     bench = Bench(uow)
     tools = replace(bench.tools(ScriptedJudge([an_assessment()])), judges={})
 
-    assert evaluate_call(call_id=bench.accepted.call_id, tools=tools) == Dead("no_judge")
-    assert "ANTHROPIC_API_KEY" in bench.view().error_message
+    outcome = evaluate_call(call_id=bench.accepted.call_id, tools=tools)
+
+    assert isinstance(outcome, Parked)
+    view = bench.view()
+    assert (view.state, view.attempt, view.error_kind) == (WorkState.PENDING, 0, "blocked")
+    assert "ANTHROPIC_API_KEY" in view.error_message
 
 
 def test_a_zombies_late_result_is_dropped(bench: Bench) -> None:

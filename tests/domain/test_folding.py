@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_worker.domain.folding import contains, words
+from qa_worker.domain.folding import as_ascii, contains, rough, without_apostrophes, words
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,27 @@ def test_a_phrase_is_found_as_whole_words_only() -> None:
 
 def test_an_empty_phrase_occurs_nowhere() -> None:
     assert not contains("anything", "")
+
+
+def test_typographic_marks_alone_keep_no_text_from_ascii() -> None:
+    assert as_ascii("“I’m sorry” — no…") == " I'm sorry    no "
+    assert as_ascii("Straße") is None
+
+
+ASCII_TEXT = st.text(st.sampled_from("abcXYZ019 ,._'`\n"))
+
+
+@given(ASCII_TEXT)
+def test_ascii_folds_like_any_other_text(text: str) -> None:
+    assert words(f"{text} ü") == f"{words(text)} ü".strip()
+
+
+@given(ASCII_TEXT, st.sampled_from("’‘“”—–‑−…•→≤"), ASCII_TEXT)
+def test_typographic_marks_fold_like_any_other_mark(before: str, mark: str, after: str) -> None:
+    text = f"{before}{mark}{after}"
+    assert words(f"{text} ü") == f"{words(text)} ü".strip()
+
+
+@given(st.text(st.sampled_from("abcXYZ019 ,._'`’ʼ´üßİ…\u0301\n")))
+def test_the_rough_look_misses_no_word(text: str) -> None:
+    assert all(without_apostrophes(word) in rough(text) for word in words(text).split())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Parked, RetryAt
-from qa_worker.domain.retry import RetryPolicy, delay_s, next_step
+from qa_worker.domain.retry import RetryPolicy, Tried, delay_s, next_step
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 POLICY = RetryPolicy(schedule_s=(5, 15, 60), max_attempts=5, unreadable_attempts=3)
@@ -19,7 +19,8 @@ MIDDLE = 0.5
 
 def _step(kind: FailureKind, *, attempt: int, retry_after_s: float | None = None) -> RetryAt | Parked | Dead:
     failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
-    return next_step(POLICY, failure, attempt=attempt, now=NOW, jitter=MIDDLE)
+    tried = Tried(attempt, parked=attempt - 1, unreadable=attempt)
+    return next_step(POLICY, failure, tried=tried, now=NOW, jitter=MIDDLE)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,10 @@ def _step(kind: FailureKind, *, attempt: int, retry_after_s: float | None = None
         (FailureKind.RATE_LIMITED, 1, 30, Parked(NOW + timedelta(seconds=31), "code")),
         (FailureKind.RATE_LIMITED, 99, None, Parked(NOW + timedelta(seconds=60), "code")),
         (FailureKind.RATE_LIMITED, 1, -5, Parked(NOW + timedelta(seconds=1), "code")),
+        (FailureKind.RATE_LIMITED, 2, None, Parked(NOW + timedelta(seconds=15), "code")),
+        (FailureKind.HELD, 9, 20, Parked(NOW + timedelta(seconds=21), "code")),
         (FailureKind.SPEND_CAP, 99, None, Parked(NOW + timedelta(seconds=990), "code")),
+        (FailureKind.BLOCKED, 99, None, Parked(NOW + timedelta(seconds=990), "code")),
     ],
 )
 def test_each_kind_of_failure_has_its_next_step(
@@ -47,10 +51,19 @@ def test_each_kind_of_failure_has_its_next_step(
     assert _step(kind, attempt=attempt, retry_after_s=retry_after_s) == expected
 
 
+def test_answers_that_nobody_could_read_are_counted_by_themselves() -> None:
+    """Three overloads before the first unreadable answer leave it its own number of tries."""
+    odd = Failure(FailureKind.UNREADABLE, "not_json", "No JSON.")
+
+    step = next_step(POLICY, odd, tried=Tried(4, unreadable=1), now=NOW, jitter=MIDDLE)
+
+    assert isinstance(step, RetryAt)
+
+
 def test_a_refusal_is_not_asked_for_again() -> None:
     refused = Failure(FailureKind.UNREADABLE, "refusal:bio", "The model refused.")
 
-    assert next_step(POLICY, refused, attempt=1, now=NOW, jitter=MIDDLE) == Dead("refusal:bio")
+    assert next_step(POLICY, refused, tried=Tried(1), now=NOW, jitter=MIDDLE) == Dead("refusal:bio")
 
 
 @given(attempt=st.integers(1, 200), jitter=st.floats(0, 1, exclude_max=True))
@@ -76,9 +89,9 @@ def test_nothing_waits_in_the_past_or_longer_than_the_provider_may_ask(
 ) -> None:
     failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
 
-    step = next_step(POLICY, failure, attempt=attempt, now=NOW, jitter=jitter)
+    step = next_step(POLICY, failure, tried=Tried(attempt, attempt, attempt), now=NOW, jitter=jitter)
 
     if not isinstance(step, Dead):
         when = step.when if isinstance(step, RetryAt) else step.until
-        longest_s = max(POLICY.max_retry_after_s, POLICY.spend_cap_wait_s) + 1.2 * POLICY.schedule_s[-1]
+        longest_s = max(POLICY.max_retry_after_s, POLICY.look_again_s) + 1.2 * POLICY.schedule_s[-1]
         assert NOW < when <= NOW + timedelta(seconds=longest_s)

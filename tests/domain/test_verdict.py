@@ -56,7 +56,7 @@ def test_a_critical_finding_elsewhere_is_no_hard_failure() -> None:
 
 
 def test_a_finding_that_quotes_what_nobody_said_is_dropped_and_counted() -> None:
-    invented = an_assessment(a_finding("compliance", Severity.CRITICAL, quote=NOT_SAID))
+    invented = an_assessment(a_finding("compliance", Severity.MAJOR, quote=NOT_SAID))
 
     evaluation = decide(invented, rubric=a_rubric(), transcript=a_transcript())
 
@@ -101,7 +101,36 @@ def test_a_criterion_that_does_not_apply_leaves_the_average() -> None:
 def test_nothing_that_applies_is_nothing_measured() -> None:
     none = Assessment(tuple(CriterionLevel(name, None, applicable=False) for name in STANDARD))
 
-    assert _decide(none) == (Verdict.NEEDS_REVIEW, ("nothing_measured",))
+    assert _decide(none) == (Verdict.NEEDS_REVIEW, ("not_applicable:compliance", "too_little_measured"))
+
+
+def test_a_criterion_that_can_fail_a_call_by_itself_always_applies() -> None:
+    levels = (*an_assessment().levels[:2], CriterionLevel("compliance", None, applicable=False))
+    assessment = Assessment((*levels, CriterionLevel("response_quality", 5)))
+
+    assert _decide(assessment) == (Verdict.NEEDS_REVIEW, ("not_applicable:compliance",))
+
+
+def test_less_than_half_of_the_weight_is_too_little_for_a_pass() -> None:
+    levels = [CriterionLevel(name, None, applicable=False) for name in STANDARD if name != "compliance"]
+
+    assert _decide(Assessment((*levels, CriterionLevel("compliance", 5)))) == (
+        Verdict.NEEDS_REVIEW,
+        ("too_little_measured",),
+    )
+
+
+def test_a_critical_finding_whose_quote_nobody_said_is_neither_proof_nor_a_pass() -> None:
+    invented = an_assessment(a_finding("compliance", Severity.CRITICAL, quote=NOT_SAID))
+
+    assert _decide(invented) == (Verdict.NEEDS_REVIEW, ("critical_unquoted:compliance",))
+
+
+def test_a_proven_critical_breach_fails_in_any_criterion() -> None:
+    proven = Finding("intent_completion", Severity.CRITICAL, "Never called.", source=Source.EVIDENCE, check="x")
+    levels: dict[str, int | None] = {"intent_completion": 1}
+
+    assert _decide(an_assessment(levels=levels), proven) == (Verdict.FAIL, ("proven:intent_completion",))
 
 
 def test_a_criterion_under_its_minimum_fails_the_call() -> None:

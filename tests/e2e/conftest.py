@@ -51,8 +51,8 @@ class System:
         ids = [answer.evaluation_id for answer in accepted]
 
         def final() -> bool:
-            states = self.client.queries.states(ids)
-            return len(states) == len(ids) and all(state.value in ("done", "dead") for state in states.values())
+            states = self.client.queries.progress(ids)
+            return len(states) == len(ids) and all(one.state.value in ("done", "dead") or one.blocked for one in states)
 
         eventually(final, what="every evaluation is final", within_s=within_s)
         return list(self.client.queries.evaluations(ids))

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from qa_worker.adapters.postgres.tables import agent_versions, agents, calls, workspaces
-from qa_worker.application.ports import Added, StoredCall
+from qa_worker.application.ports import Added, CallKey
 from qa_worker.domain import call as domain
 from qa_worker.domain.call import Agent, Call, CallId, Expected, ToolSpec, WorkspaceId
 from qa_worker.domain.errors import CallConflict
@@ -20,21 +20,28 @@ from qa_worker.domain.transcript import canonical, from_json, to_json
 
 
 class PostgresCalls:
-    """Implements the port `Calls` on one connection."""
+    """Implements the port `Calls` on one connection.
+
+    Workspaces and agents that this transaction has made sure of are remembered, so that a batch asks once.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._workspaces: dict[str, WorkspaceId] = {}
+        self._agents: list[tuple[WorkspaceId, Agent, tuple[uuid.UUID, uuid.UUID]]] = []
 
     def add(self, call: Call, *, workspace_name: str) -> Added:
         """See the port."""
-        workspace = ensure_workspace(self._connection, workspace_name)
-        agent_id = self._ensure_agent(workspace, call.agent)
+        workspace = self._workspaces.get(workspace_name)
+        if workspace is None:
+            workspace = self._workspaces[workspace_name] = ensure_workspace(self._connection, workspace_name)
+        agent_id, version_id = self._agent(workspace, call.agent)
         print_ = domain.fingerprint(call)
         row = {
             "id": domain.call_id(workspace, call.ref),
             "workspace_id": workspace,
             "agent_id": agent_id,
-            "agent_version_id": self._ensure_agent_version(agent_id, call.agent),
+            "agent_version_id": version_id,
             "ref": call.ref,
             "external_id": call.external_id,
             "fingerprint": print_,
@@ -44,11 +51,9 @@ class PostgresCalls:
             "expected": asdict(call.expected),
             "metadata": dict(call.metadata),
         }
-        added = self._connection.execute(
-            insert(calls).values(row).on_conflict_do_nothing().returning(calls.c.id)
-        ).scalar_one_or_none()
+        added = self._connection.execute(_ADD, row).scalar_one_or_none()
         if added is not None:
-            return Added(CallId(added), agent_id, created=True)
+            return Added(CallKey(CallId(added), workspace, agent_id), created=True)
         known = self._connection.execute(
             select(calls.c.id, calls.c.agent_id, calls.c.fingerprint).where(
                 calls.c.workspace_id == workspace, calls.c.ref == call.ref
@@ -56,24 +61,33 @@ class PostgresCalls:
         ).one()
         if known.fingerprint != print_:
             raise CallConflict(call.ref)
-        return Added(CallId(known.id), known.agent_id, created=False)
+        return Added(CallKey(CallId(known.id), workspace, known.agent_id), created=False)
 
-    def get(self, call_id: CallId) -> StoredCall | None:
+    def key(self, call_id: CallId) -> CallKey | None:
         """See the port."""
-        row = self._connection.execute(_STORED.where(calls.c.id == call_id)).one_or_none()
-        return None if row is None else _to_stored(row)
+        row = self._connection.execute(_KEY.where(calls.c.id == call_id)).one_or_none()
+        return None if row is None else _to_key(row)
 
-    def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallId]:
+    def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallKey]:
         """See the port."""
         age = func.make_interval(0, 0, 0, 0, 0, 0, older_than_s)
         rows = self._connection.execute(
-            select(calls.c.id)
-            .where(calls.c.admitted_at.is_(None), calls.c.created_at < func.now() - age)
+            _KEY.where(calls.c.admitted_at.is_(None), calls.c.created_at < func.now() - age)
             .order_by(calls.c.created_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        return [CallId(row.id) for row in rows]
+        return [_to_key(row) for row in rows]
+
+    def _agent(self, workspace: WorkspaceId, agent: Agent) -> tuple[uuid.UUID, uuid.UUID]:
+        """The ids of the agent and of this version of it, made if there are none."""
+        for known_in, known, ids in self._agents:
+            if known_in == workspace and known == agent:
+                return ids
+        agent_id = self._ensure_agent(workspace, agent)
+        ids = (agent_id, self._ensure_agent_version(agent_id, agent))
+        self._agents.append((workspace, agent, ids))
+        return ids
 
     def _ensure_agent(self, workspace: WorkspaceId, agent: Agent) -> uuid.UUID:
         agent_id = uuid.uuid5(workspace, f"agent/{agent.id}")
@@ -115,23 +129,16 @@ def ensure_workspace(connection: Connection, name: str) -> WorkspaceId:
     return workspace
 
 
-_STORED = (
-    select(
-        calls,
-        workspaces.c.name.label("workspace_name"),
-        agents.c.ref.label("agent_ref"),
-        agents.c.name.label("agent_name"),
-        agent_versions.c.version,
-        agent_versions.c.instructions,
-        agent_versions.c.tools,
-    )
-    .join(workspaces, workspaces.c.id == calls.c.workspace_id)
-    .join(agents, agents.c.id == calls.c.agent_id)
-    .join(agent_versions, agent_versions.c.id == calls.c.agent_version_id)
-)
+_ADD = insert(calls).on_conflict_do_nothing().returning(calls.c.id)
+_KEY = select(calls.c.id, calls.c.workspace_id, calls.c.agent_id)
 
 
-def _to_stored(row: Row[Any]) -> StoredCall:
+def _to_key(row: Any) -> CallKey:
+    return CallKey(CallId(row.id), WorkspaceId(row.workspace_id), row.agent_id)
+
+
+def to_call(row: Any) -> Call:
+    """A call from a row of `calls` with its agent's columns (see `CALL_COLUMNS`)."""
     agent = Agent(
         id=row.agent_ref,
         name=row.agent_name,
@@ -139,16 +146,31 @@ def _to_stored(row: Row[Any]) -> StoredCall:
         instructions=row.instructions,
         tools=tuple(ToolSpec(tool["name"], tool["description"], tool["parameters"]) for tool in row.tools),
     )
-    call = Call(
+    return Call(
         ref=row.ref,
         agent=agent,
         transcript=from_json(row.transcript),
         external_id=row.external_id,
-        started_at=row.started_at,
+        started_at=row.call_started_at,
         expected=_to_expected(row.expected),
         metadata=row.metadata,
     )
-    return StoredCall(CallId(row.id), WorkspaceId(row.workspace_id), row.workspace_name, row.agent_id, call)
+
+
+CALL_COLUMNS = (
+    calls.c.ref,
+    calls.c.external_id,
+    calls.c.started_at.label("call_started_at"),
+    calls.c.transcript,
+    calls.c.expected,
+    calls.c.metadata,
+    workspaces.c.name.label("workspace_name"),
+    agents.c.ref.label("agent_ref"),
+    agents.c.name.label("agent_name"),
+    agent_versions.c.version,
+    agent_versions.c.instructions,
+    agent_versions.c.tools,
+)
 
 
 def _to_expected(stored: dict[str, Any]) -> Expected:

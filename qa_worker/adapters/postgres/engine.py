@@ -9,7 +9,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.domain.errors import Collided, StoreUnavailable
 
 
 def make_engine(url: str, *, pool_size: int, pool_timeout_s: float, application_name: str) -> Engine:
@@ -28,20 +28,34 @@ def make_engine(url: str, *, pool_size: int, pool_timeout_s: float, application_
         hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
+            # A server that is gone without a word is noticed by the client within about 25 s, not after two hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
             "application_name": application_name,
             "options": "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=60000 -c timezone=utc",
         },
     )
 
 
+_COLLIDED = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
+# Also those of a server that is being stopped, started or promoted: read_only_sql_transaction, admin_shutdown,
+# crash_shutdown, cannot_connect_now.
+_AWAY = frozenset({"25006", "57P01", "57P02", "57P03"})
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn lost connections, refused ones and a used-up pool into StoreUnavailable."""
+    """Turn what isn't our fault into StoreUnavailable: lost and refused connections, a used-up pool, a deadlock."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
-        raise StoreUnavailable(f"PostgreSQL can't be used right now: {type(error).__name__}") from error
+    except PoolTimeout as error:
+        raise StoreUnavailable("every connection of this process's pool is in use") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable("the connection to PostgreSQL was lost") from error
+        code = getattr(error.orig, "pgcode", None)
+        if code in _COLLIDED:
+            raise Collided("two transactions stood in each other's way") from error
+        if error.connection_invalidated or code in _AWAY or isinstance(error, (OperationalError, InterfaceError)):
+            raise StoreUnavailable(f"PostgreSQL can't be used right now: {type(error).__name__}") from error
         raise

@@ -5,15 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
+from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
+    agent_versions,
+    agents,
     attempts,
     calls,
     evaluation_scores,
@@ -21,10 +23,12 @@ from qa_worker.adapters.postgres.tables import (
     findings,
     rubric_versions,
     rubrics,
+    workspaces,
 )
 from qa_worker.adapters.postgres.work import WorkRows, failure_values, usage_values
-from qa_worker.application.ports import AttemptRecord, RubricVersion, StoredCall, WorkRef
-from qa_worker.domain.call import CallId
+from qa_worker.application.ports import AttemptRecord, CallKey, Claimed, Malformed, RubricVersion, WorkRef
+from qa_worker.domain.call import CallId, WorkspaceId
+from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Evaluation, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
@@ -41,7 +45,7 @@ class PostgresEvaluations:
         self._connection = connection
         self._work = WorkRows(connection, evaluations)
 
-    def ensure(self, call: StoredCall, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
+    def ensure(self, call: CallKey, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
         """See the port."""
         evaluation_id = uuid.uuid5(call.id, str(version.id))
         self._connection.execute(
@@ -66,66 +70,91 @@ class PostgresEvaluations:
         """See the port."""
         return self._work.status(evaluation_id)
 
-    def rubric_version(self, evaluation_id: uuid.UUID) -> RubricVersion | None:
-        """See the port."""
-        row = self._connection.execute(
-            select(rubric_versions, rubrics.c.content)
-            .join(evaluations, evaluations.c.rubric_version_id == rubric_versions.c.id)
-            .join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
-            .where(evaluations.c.id == evaluation_id)
-        ).one_or_none()
-        if row is None:
-            return None
-        spec = JudgeSpec(JudgeKind(row.judge), row.model, row.effort, row.max_tokens)
-        return RubricVersion(row.id, rubric_from_json(row.content).rubric, spec)
-
     def mark_queued(self, evaluation_id: uuid.UUID, *, in_flight_limit: int) -> bool:
         """See the port."""
         return self._work.mark_queued(evaluation_id, in_flight_limit=in_flight_limit)
 
-    def claim(self, evaluation_id: uuid.UUID, *, lease_s: float) -> Lease | None:
+    def of_call(self, call_id: CallId) -> uuid.UUID | None:
         """See the port."""
-        return self._work.claim(evaluation_id, lease_s=lease_s)
+        found = select(evaluations.c.id).where(evaluations.c.call_id == call_id)
+        latest = found.order_by(evaluations.c.created_at.desc()).limit(1)
+        evaluation_id: uuid.UUID | None = self._connection.execute(latest).scalar_one_or_none()
+        return evaluation_id
 
-    def finish(self, lease: Lease, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord) -> None:
+    def claim(
+        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
+    ) -> Sequence[Claimed | Malformed]:
         """See the port."""
-        self._work.release(
-            lease,
-            {
-                "state": WorkState.DONE.value,
-                "verdict": evaluation.verdict.value,
-                "overall": evaluation.overall,
-                "reasons": list(evaluation.reasons),
-                "summary": evaluation.summary,
-                "dropped_quotes": evaluation.dropped_quotes,
-                "evaluated_at": record.ended_at,
-                "evidence": evidence_to_json(evidence),
-                **failure_values(record),
-                **self._summed_usage(record),
-            },
+        also = None if of_call is None else evaluations.c.call_id == of_call
+        leases = {lease.work_id: lease for lease in self._work.claim(evaluation_ids, lease_s=lease_s, also=also)}
+        if not leases:
+            return []
+        rows = self._connection.execute(_CLAIMED.where(evaluations.c.id == func.any(list(leases)))).all()
+        return [self._claimed(row, leases[row.id]) for row in rows]
+
+    def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
+        """See the port."""
+        of_kind = (attempts.c.evaluation_id == evaluation_id) & (attempts.c.error_kind == kind.value)
+        return int(self._connection.execute(select(func.count()).where(of_kind)).scalar_one())
+
+    def finish(
+        self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
+    ) -> None:
+        """See the port."""
+        # The unique index on the current evaluation of a call makes two that end at once take turns: see `records`.
+        self._connection.execute(
+            _OLDER_IS_NOT_CURRENT, {"of_call": call.id, "but": lease.work_id, "token": lease.token}
         )
-        self._store_details(lease.work_id, evaluation)
-        self._store_attempt(lease, record)
-        self._make_current(lease.work_id)
+        values = {
+            "state": WorkState.DONE.value,
+            "verdict": evaluation.verdict.value,
+            "overall": evaluation.overall,
+            "reasons": list(evaluation.reasons),
+            "summary": evaluation.summary,
+            "dropped_quotes": evaluation.dropped_quotes,
+            "evaluated_at": record.ended_at,
+            "evidence": evidence_to_json(evidence),
+            "is_current": ~_NEWER_IS_CURRENT,
+        }
+        if self._release(lease, values, record):
+            self._store_details(lease.work_id, evaluation)
 
-    def wait(self, lease: Lease, *, until: datetime, reason: str, counts: bool, record: AttemptRecord) -> None:
+    def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
         """See the port."""
-        waiting = self._work.waiting(until=until, reason=reason, counts=counts, record=record)
-        self._work.release(lease, {**waiting, **self._summed_usage(record)})
-        self._store_attempt(lease, record)
+        self._release(lease, self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=record), record)
 
     def bury(self, lease: Lease, *, evidence: Evidence | None, record: AttemptRecord) -> None:
         """See the port."""
-        self._work.release(
-            lease,
-            {
-                **_buried(record.failure.code if record.failure else "", record.ended_at),
-                "evidence": None if evidence is None else evidence_to_json(evidence),
-                **failure_values(record),
-                **self._summed_usage(record),
-            },
-        )
+        values = _buried(record.failure.code if record.failure else "", record.ended_at)
+        values["evidence"] = None if evidence is None else evidence_to_json(evidence)
+        self._release(lease, values, record)
+
+    def charge(self, lease: Lease, record: AttemptRecord) -> None:
+        """See the port."""
+        mine = (attempts.c.id == lease.token) & (attempts.c.result == "abandoned") & (attempts.c.output_tokens == 0)
+        values = {**usage_values(record), "model": record.model, "request_id": record.request_id}
+        charged = self._connection.execute(update(attempts).where(mine).values(values))
+        if charged.rowcount:
+            self._connection.execute(
+                update(evaluations).where(evaluations.c.id == lease.work_id).values(self._summed_usage(record))
+            )
+
+    def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
+        """See the port."""
+        which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
+        return _refs(self._work.revive(which))
+
+    def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> bool:
+        """Write the end of an attempt; False where this very end was written before, by a commit whose answer was lost."""
+        try:
+            self._work.release(lease, {**values, **failure_values(record), **self._summed_usage(record)})
+        except LeaseLost:
+            written = select(attempts.c.result).where(attempts.c.id == lease.token)
+            if self._connection.execute(written).scalar_one_or_none() == record.result:
+                return False
+            raise
         self._store_attempt(lease, record)
+        return True
 
     def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:
         """See the port."""
@@ -147,9 +176,9 @@ class PostgresEvaluations:
             self._work.release(lease, {**values, **_died()})
         return len(freed), len(buried)
 
-    def unsent(self, *, older_than_s: float, limit: int) -> Sequence[WorkRef]:
+    def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:
         """See the port."""
-        return _refs(self._work.unsent(older_than_s=older_than_s, limit=limit))
+        return _refs(self._work.unsent(older_than_s=older_than_s, waiting=waiting, limit=limit))
 
     def _summed_usage(self, record: AttemptRecord) -> dict[str, Any]:
         return {name: evaluations.c[name] + value for name, value in usage_values(record).items()}
@@ -185,16 +214,77 @@ class PostgresEvaluations:
             )
         )
 
-    def _make_current(self, evaluation_id: uuid.UUID) -> None:
-        call_id = select(evaluations.c.call_id).where(evaluations.c.id == evaluation_id).scalar_subquery()
-        # Two evaluations of one call may end at once; the call's row decides who is second, and the second is current.
-        self._connection.execute(select(calls.c.id).where(calls.c.id == call_id).with_for_update())
-        self._connection.execute(
-            update(evaluations)
-            .where(evaluations.c.call_id == call_id, evaluations.c.is_current, evaluations.c.id != evaluation_id)
-            .values(is_current=False)
+    def _claimed(self, row: Any, lease: Lease) -> Claimed | Malformed:
+        try:
+            call = to_call(row)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # The transcript's own words stay out of the message: it is shown, and may be logged.
+            return Malformed(
+                lease, f"The row of this call can't be understood ({type(error).__name__}). See docs/formats.md."
+            )
+        return Claimed(
+            lease=lease,
+            key=CallKey(CallId(row.call_id), WorkspaceId(row.workspace_id), row.agent_id),
+            workspace_name=row.workspace_name,
+            call=call,
+            version=self._version(row.rubric_version_id),
         )
-        self._connection.execute(update(evaluations).where(evaluations.c.id == evaluation_id).values(is_current=True))
+
+    def _version(self, version_id: uuid.UUID) -> RubricVersion:
+        """A rubric version never changes, so this process reads each one once."""
+        known = _VERSIONS.get(version_id)
+        if known is None:
+            row = self._connection.execute(_VERSION.where(rubric_versions.c.id == version_id)).one()
+            spec = JudgeSpec(JudgeKind(row.judge), row.model, row.effort, row.max_tokens)
+            known = RubricVersion(row.id, rubric_from_json(row.content).rubric, spec)
+            if len(_VERSIONS) >= _VERSIONS_KEPT:
+                _VERSIONS.clear()
+            _VERSIONS[version_id] = known
+        return known
+
+
+_VERSIONS: dict[uuid.UUID, RubricVersion] = {}
+_VERSIONS_KEPT = 500
+_VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
+_CLAIMED = (
+    select(
+        evaluations.c.id,
+        evaluations.c.call_id,
+        evaluations.c.workspace_id,
+        evaluations.c.agent_id,
+        evaluations.c.rubric_version_id,
+        *CALL_COLUMNS,
+    )
+    .join(calls, calls.c.id == evaluations.c.call_id)
+    .join(workspaces, workspaces.c.id == evaluations.c.workspace_id)
+    .join(agents, agents.c.id == evaluations.c.agent_id)
+    .join(agent_versions, agent_versions.c.id == calls.c.agent_version_id)
+)
+# The evaluation that was asked for last is the current one, whichever of them ends last.
+_MINE = evaluations.alias("mine")
+# Nothing is compared, and so nothing changed, where the lease was lost: this comes before the lease is checked.
+_MADE = (
+    select(_MINE.c.created_at)
+    .where(_MINE.c.id == bindparam("but"), _MINE.c.lease_token == bindparam("token"))
+    .scalar_subquery()
+)
+_OLDER_IS_NOT_CURRENT = (
+    update(evaluations)
+    .where(
+        evaluations.c.call_id == bindparam("of_call"),
+        evaluations.c.is_current,
+        evaluations.c.id != bindparam("but"),
+        evaluations.c.created_at <= _MADE,
+    )
+    .values(is_current=False)
+)
+_OTHER = evaluations.alias("other")
+_NEWER_IS_CURRENT = (
+    select(_OTHER.c.id)
+    .where(_OTHER.c.call_id == evaluations.c.call_id, _OTHER.c.id != evaluations.c.id, _OTHER.c.is_current)
+    .correlate(evaluations)
+    .exists()
+)
 
 
 def evidence_to_json(evidence: Evidence) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.tables import evaluations
@@ -33,18 +34,19 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def hold(self, lease: Lease) -> Iterator[None]:
+    def hold(self, leases: Sequence[Lease]) -> Iterator[None]:
         """See the port."""
+        tokens = {lease.token for lease in leases}
         with self._lock:
-            self._held.add(lease.token)
-            if self._thread is None:
+            self._held |= tokens
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
                 self._thread.start()
         try:
             yield
         finally:
             with self._lock:
-                self._held.discard(lease.token)
+                self._held -= tokens
 
     def close(self) -> None:
         """Stop extending. Leases that are still held run out by themselves."""
@@ -63,6 +65,6 @@ class LeaseKeeper:
         try:
             with store_errors(), self._engine.begin() as connection:
                 WorkRows(connection, evaluations).extend(tokens, lease_s=self._lease_s)
-        except StoreUnavailable:
+        except (StoreUnavailable, SQLAlchemyError):
             # The next beat tries again; two may fail before a lease is lost.
             log.warning("leases_not_extended", count=len(tokens))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
@@ -21,9 +21,10 @@ from qa_worker.adapters.postgres.tables import (
     rubric_versions,
     rubrics,
 )
-from qa_worker.application.queries import AttemptView, Backlog, CallView, EvaluationView
+from qa_worker.application.queries import AttemptView, Backlog, CallView, EvaluationView, Progress
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import CriterionScore, Finding, Source, Usage
+from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import Severity
 from qa_worker.domain.work import WorkState
 
@@ -37,11 +38,16 @@ class PostgresQueries:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def states(self, evaluation_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, WorkState]:
+    def progress(self, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Progress]:
         """See the port."""
-        wanted = select(evaluations.c.id, evaluations.c.state).where(evaluations.c.id == func.any(list(evaluation_ids)))
+        wanted = select(evaluations.c.id, evaluations.c.state, evaluations.c.error_kind).where(
+            evaluations.c.id == func.any(list(evaluation_ids))
+        )
         with store_errors(), self._engine.connect() as connection:
-            return {row.id: WorkState(row.state) for row in connection.execute(wanted)}
+            return [
+                Progress(row.id, WorkState(row.state), row.state == "pending" and row.error_kind == FailureKind.BLOCKED)
+                for row in connection.execute(wanted)
+            ]
 
     def evaluations(self, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[EvaluationView]:
         """See the port."""

@@ -33,9 +33,17 @@ class PostgresRubrics:
     def __init__(self, connection: Connection, *, prompt_version: str) -> None:
         self._connection = connection
         self._prompt_version = prompt_version
+        # What this transaction has asked before: a batch of calls asks once for each agent.
+        self._defaults: dict[tuple[WorkspaceId, uuid.UUID], NamedRubric | None] = {}
+        self._versions: list[tuple[WorkspaceId, NamedRubric, RubricVersion]] = []
 
     def default_for(self, workspace: WorkspaceId, agent_id: uuid.UUID) -> NamedRubric | None:
         """See the port."""
+        if (workspace, agent_id) not in self._defaults:
+            self._defaults[workspace, agent_id] = self._default_for(workspace, agent_id)
+        return self._defaults[workspace, agent_id]
+
+    def _default_for(self, workspace: WorkspaceId, agent_id: uuid.UUID) -> NamedRubric | None:
         defaults = default_rubrics.c
         content = self._connection.execute(
             select(rubrics.c.content)
@@ -48,6 +56,14 @@ class PostgresRubrics:
 
     def version(self, workspace: WorkspaceId, rubric: NamedRubric, judge: JudgeSpec) -> RubricVersion:
         """See the port."""
+        for known_in, known, version in self._versions:
+            if known_in == workspace and known is rubric and version.judge == judge:
+                return version
+        version = self._ensure_version(workspace, rubric, judge)
+        self._versions.append((workspace, rubric, version))
+        return version
+
+    def _ensure_version(self, workspace: WorkspaceId, rubric: NamedRubric, judge: JudgeSpec) -> RubricVersion:
         prompt = self._prompt_version if judge.kind is JudgeKind.CLAUDE else ""
         print_ = fingerprint(rubric.rubric, judge, prompt_version=prompt)
         version_id = uuid.uuid5(workspace, f"rubric-version/{print_}")
@@ -72,6 +88,7 @@ class PostgresRubrics:
 
     def set_default(self, workspace_name: str, rubric: NamedRubric, *, agent_ref: str | None) -> None:
         """See the port."""
+        self._defaults.clear()
         workspace = ensure_workspace(self._connection, workspace_name)
         agent_id = None if agent_ref is None else self._agent(workspace, agent_ref)
         insertion = insert(default_rubrics).values(

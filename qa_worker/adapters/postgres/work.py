@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, literal, select, update
@@ -19,6 +18,8 @@ from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 
 _NOW = func.clock_timestamp()
+# Any fixed number: it only has to be the same for all who dispatch.
+_DISPATCHING = 7_164_214
 
 
 def seconds(value: float) -> ColumnElement[Any]:
@@ -64,29 +65,50 @@ class WorkRows:
         )
         return moved.rowcount == 1
 
-    def claim(self, work_id: uuid.UUID, *, lease_s: float) -> Lease | None:
-        """Queued, or pending and due -> running, with a fresh token; the attempt is counted now."""
+    def claim(
+        self, work_ids: Sequence[uuid.UUID], *, lease_s: float, also: ColumnElement[bool] | None = None
+    ) -> list[Lease]:
+        """Queued, or pending and due -> running, each with a fresh token; the attempt is counted now.
+
+        What another transaction is about to take is left to it: duplicates of a message never wait for each other.
+        """
         columns = self._table.c
-        free = (columns.state == WorkState.QUEUED) | (
-            (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
+        chosen = (
+            select(columns.id)
+            .where(columns.id == func.any(list(work_ids)), self._free(), *(() if also is None else (also,)))
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
         )
-        token = uuid.uuid4()
-        row = self._connection.execute(
+        rows = self._connection.execute(
             update(self._table)
-            .where(columns.id == work_id, free)
+            .where(columns.id.in_(select(chosen.c.id)))
             .values(
                 state=WorkState.RUNNING.value,
                 attempt=columns.attempt + 1,
                 started_at=_NOW,
-                lease_token=token,
+                lease_token=func.gen_random_uuid(),
                 lease_until=_NOW + seconds(lease_s),
                 wait_reason="",
             )
-            .returning(columns.attempt, columns.max_attempts, columns.started_at)
-        ).one_or_none()
-        if row is None:
-            return None
-        return Lease(work_id, token, row.attempt, row.max_attempts, row.started_at)
+            .returning(
+                columns.id,
+                columns.lease_token,
+                columns.attempt,
+                columns.max_attempts,
+                columns.started_at,
+                columns.park_count,
+            )
+        )
+        return [
+            Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at, row.park_count)
+            for row in rows
+        ]
+
+    def _free(self) -> ColumnElement[bool]:
+        columns = self._table.c
+        return (columns.state == WorkState.QUEUED) | (
+            (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
+        )
 
     def release(self, lease: Lease, values: dict[str, Any]) -> None:
         """Write the end of an attempt and give the lease back. Raises LeaseLost where the token is no longer valid."""
@@ -103,12 +125,12 @@ class WorkRows:
         if written.rowcount != 1:
             raise LeaseLost(str(lease.work_id))
 
-    def waiting(self, *, until: datetime, reason: str, counts: bool, record: AttemptRecord) -> dict[str, Any]:
+    def waiting(self, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> dict[str, Any]:
         """The values of a row that goes back to pending."""
         columns = self._table.c
         return {
             "state": WorkState.PENDING.value,
-            "not_before": until,
+            "not_before": _NOW + seconds(wait_s),
             "wait_reason": reason,
             "attempt": columns.attempt if counts else columns.attempt - 1,
             "park_count": columns.park_count + (0 if counts else 1),
@@ -116,23 +138,51 @@ class WorkRows:
         }
 
     def due(self, *, in_flight_limit: int, batch: int) -> Sequence[Row[Any]]:
-        """Due pending rows -> queued, live lane first, oldest first, no more than the limit leaves room for."""
+        """Due pending rows -> queued, no more than the limit leaves room for.
+
+        The live lane goes first. Within a lane the workspaces take turns, each with its oldest: one that has 10,000 rows
+        due gets no more of a batch than one that has ten.
+        """
+        if not self._connection.execute(select(func.pg_try_advisory_xact_lock(_DISPATCHING))).scalar_one():
+            return []  # another dispatcher is at it
+        room = min(batch, in_flight_limit - self._in_flight_now(in_flight_limit))
+        chosen: list[uuid.UUID] = []
+        for lane in (Lane.LIVE, Lane.BACKLOG):
+            if len(chosen) < room:
+                chosen += self._in_turn(lane, room - len(chosen))
+        if not chosen:
+            return []
         columns = self._table.c
-        room = func.greatest(0, func.least(literal(batch), in_flight_limit - self._in_flight(in_flight_limit)))
-        chosen = (
-            select(columns.id)
-            .where(columns.state == WorkState.PENDING, columns.not_before <= _NOW)
-            .order_by(columns.lane == Lane.BACKLOG, columns.not_before)
-            .limit(room)
-            .with_for_update(skip_locked=True)
-            .cte("chosen")
-        )
         return self._connection.execute(
             update(self._table)
-            .where(columns.id.in_(select(chosen.c.id)))
+            .where(columns.id == func.any(chosen), columns.state == WorkState.PENDING)
             .values(state=WorkState.QUEUED.value, queued_at=_NOW)
-            .returning(self._table)
+            .returning(columns.id, columns.call_id, columns.lane)
         ).all()
+
+    def _in_turn(self, lane: Lane, room: int) -> list[uuid.UUID]:
+        """The ids of due rows of one lane: the first of each workspace, then the second of each, and so on."""
+        columns = self._table.c
+        pending = (columns.state == WorkState.PENDING) & (columns.lane == lane.value)
+        # A walk over the index from one workspace to the next, so that a long backlog is never read whole.
+        least = select(columns.workspace_id).where(pending).order_by(columns.workspace_id).limit(1)
+        spaces = select(least.scalar_subquery().label("id")).cte("spaces", recursive=True)
+        following = least.where(columns.workspace_id > spaces.c.id).scalar_subquery()
+        spaces = spaces.union_all(select(following).where(spaces.c.id.is_not(None)))
+        oldest = (
+            select(columns.id, func.row_number().over(order_by=columns.not_before).label("turn"), columns.not_before)
+            .where(pending, columns.workspace_id == spaces.c.id, columns.not_before <= _NOW)
+            .order_by(columns.not_before)
+            .limit(room)
+            .lateral("oldest")
+        )
+        rows = self._connection.execute(
+            select(oldest.c.id)
+            .select_from(spaces.join(oldest, literal(value=True)))
+            .order_by(oldest.c.turn, oldest.c.not_before)
+            .limit(room)
+        )
+        return [row.id for row in rows]
 
     def expired(self, *, limit: int) -> Sequence[Row[Any]]:
         """Running rows whose lease ran out, locked for this transaction."""
@@ -159,19 +209,44 @@ class WorkRows:
             )
         )
 
-    def unsent(self, *, older_than_s: float, limit: int) -> Sequence[Row[Any]]:
-        """Rows queued that long ago and never claimed; their clock starts again, so that one sweep sends them once."""
+    def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[Row[Any]]:
+        """Rows queued that long ago and never claimed; their clock starts again, so that one sweep sends them once.
+
+        As many of the queued rows as have messages `waiting` in the broker are left alone: the longest queued ones are
+        the first to have lost theirs.
+        """
         columns = self._table.c
+        queued = select(func.count()).where(columns.state == WorkState.QUEUED).scalar_subquery()
+        lost = func.greatest(0, func.least(limit, queued - waiting))
         chosen = (
             select(columns.id)
             .where(columns.state == WorkState.QUEUED, columns.queued_at < _NOW - seconds(older_than_s))
             .order_by(columns.queued_at)
-            .limit(limit)
+            .limit(lost)
             .with_for_update(skip_locked=True)
             .cte("chosen")
         )
         return self._connection.execute(
             update(self._table).where(columns.id.in_(select(chosen.c.id))).values(queued_at=_NOW).returning(self._table)
+        ).all()
+
+    def revive(self, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
+        """Dead -> pending, due at once, with all attempts before it; what was written about the earlier ones stays."""
+        columns = self._table.c
+        return self._connection.execute(
+            update(self._table)
+            .where(columns.state == WorkState.DEAD, which)
+            .values(
+                state=WorkState.PENDING.value,
+                attempt=0,
+                park_count=0,
+                not_before=_NOW,
+                wait_reason="asked for again",
+                verdict=None,
+                reasons=[],
+                evaluated_at=None,
+            )
+            .returning(columns.id, columns.call_id)
         ).all()
 
     def extend(self, tokens: Sequence[uuid.UUID], *, lease_s: float) -> int:
@@ -183,6 +258,9 @@ class WorkRows:
             .values(lease_until=_NOW + seconds(lease_s))
         )
         return extended.rowcount
+
+    def _in_flight_now(self, limit: int) -> int:
+        return int(self._connection.execute(select(self._in_flight(limit))).scalar_one())
 
     def _in_flight(self, limit: int) -> ColumnElement[int]:
         """Rows queued or running, counted no further than `limit` in each state: a long queue costs no long count."""

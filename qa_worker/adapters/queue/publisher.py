@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from qa_worker.messages import Message
+from qa_worker.messages import BULK, Message, Queue
 from qa_worker.producer import Producer
 
 
@@ -19,10 +19,12 @@ class Publisher:
 
     def send(self, batch: Sequence[Message]) -> None:
         """Send in order. Raises StoreUnavailable where the broker is away."""
-        with self._lock:
-            if self._producer is None:
-                self._producer = Producer(self._broker_url)
-        self._producer.send(batch)
+        self._connected().send(batch)
+
+    def waiting(self) -> int:
+        """For how many evaluations a message waits, at most. Raises StoreUnavailable where the broker is away."""
+        lengths = self._connected().queue_lengths()
+        return lengths[Queue.EVALUATE_CALL.value] + BULK * lengths[Queue.BACKLOG.value]
 
     def close(self) -> None:
         """Give the connection back."""
@@ -30,3 +32,9 @@ class Publisher:
             if self._producer is not None:
                 self._producer.close()
                 self._producer = None
+
+    def _connected(self) -> Producer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = Producer(self._broker_url)
+            return self._producer

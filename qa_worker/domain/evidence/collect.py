@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from qa_worker.domain.call import Agent, Expected
 from qa_worker.domain.evidence import dialogue, endings, identifiers, outcomes, phrases, timing, tools
 from qa_worker.domain.evidence.facts import Check, Evidence, Fact
+from qa_worker.domain.evidence.outcomes import Tried
 from qa_worker.domain.evidence.segments import segments_of
+from qa_worker.domain.evidence.speech import speech_of
 from qa_worker.domain.evidence.spoken import english
 from qa_worker.domain.rubric import Checks
-from qa_worker.domain.transcript import Role, ToolUse, Transcript
+from qa_worker.domain.transcript import Role, Transcript
 
 _TIMED = (Check.SLOW_RESPONSE, Check.DEAD_AIR, Check.AGENT_INTERRUPTS)
 _WITH_TOOLS = (Check.REPEATED_TOOL_CALL, Check.MALFORMED_TOOL_CALL)
@@ -29,7 +31,8 @@ def collect(transcript: Transcript, *, agent: Agent, expected: Expected, checks:
     one), required and forbidden ones where they are configured and the agent spoke, checks of dialogue where someone
     spoke. Checks that read English are left out of calls in other languages. Takes time in proportion to the text.
     """
-    uses = transcript.tool_uses()
+    uses = outcomes.tried(transcript.tool_uses())
+    speech = speech_of(transcript)
     segments = segments_of(transcript)
     unsaid, looked_up = identifiers.unsaid(transcript, agent)
     found = [
@@ -37,20 +40,20 @@ def collect(transcript: Transcript, *, agent: Agent, expected: Expected, checks:
         *tools.all_facts(uses, transcript, agent),
         *tools.missing_required(uses, expected),
         *tools.forbidden(uses, expected),
-        *phrases.missing(transcript, phrases.required(expected, checks)),
-        *phrases.said(transcript, phrases.forbidden(expected, checks)),
-        *dialogue.loops(transcript),
-        *dialogue.repeated_prompts(transcript, uses),
-        *endings.unanswered(transcript),
-        *endings.abrupt_end(transcript, uses),
+        *phrases.missing(speech, phrases.required(expected, checks)),
+        *phrases.said(speech, phrases.forbidden(expected, checks)),
+        *dialogue.loops(speech),
+        *dialogue.repeated_prompts(speech, uses),
+        *endings.unanswered(transcript, speech),
+        *endings.abrupt_end(transcript, speech, uses),
         *(timing.facts(transcript, segments, checks) if segments else ()),
     ]
     applied = {
         *_applied_to_tools(uses, expected, looked_up=looked_up),
-        *_applied_to_speech(transcript, expected, checks),
+        *_applied_to_speech({turn.role for turn in speech}, expected, checks),
         *(_TIMED if segments else ()),
     }
-    if not english(turn.text for _, turn in transcript.spoken()):
+    if not english(turn.text for turn in speech):
         applied -= set(_ENGLISH)
     facts = sorted((fact for fact in found if fact.check in applied), key=_place)
     measured = timing.measure(segments, dead_air_s=checks.dead_air_s) if segments else None
@@ -61,12 +64,12 @@ def _place(fact: Fact) -> tuple[bool, int]:
     return fact.turn is None, fact.turn or 0
 
 
-def _applied_to_tools(uses: tuple[ToolUse, ...], expected: Expected, *, looked_up: bool) -> Iterator[Check]:
+def _applied_to_tools(uses: Sequence[Tried], expected: Expected, *, looked_up: bool) -> Iterator[Check]:
     if uses:
         yield from _WITH_TOOLS
     if any(use.result for use in uses):
         yield Check.FAILED_TOOL_CALL
-    if any(outcomes.failed(use) for use in uses):
+    if any(use.failed for use in uses):
         yield Check.CLAIM_AFTER_FAILED_TOOL
     if looked_up:
         yield Check.UNSAID_IDENTIFIER
@@ -76,8 +79,7 @@ def _applied_to_tools(uses: tuple[ToolUse, ...], expected: Expected, *, looked_u
         yield Check.FORBIDDEN_TOOL
 
 
-def _applied_to_speech(transcript: Transcript, expected: Expected, checks: Checks) -> Iterator[Check]:
-    speakers = {turn.role for _, turn in transcript.spoken()}
+def _applied_to_speech(speakers: Collection[Role], expected: Expected, checks: Checks) -> Iterator[Check]:
     if Role.AGENT in speakers:
         yield Check.AGENT_LOOP
         if phrases.required(expected, checks):

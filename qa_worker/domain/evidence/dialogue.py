@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from qa_worker.domain.evidence import outcomes
 from qa_worker.domain.evidence.endings import offers_more
 from qa_worker.domain.evidence.excerpts import cut, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
-from qa_worker.domain.evidence.sameness import Statement, statement
+from qa_worker.domain.evidence.outcomes import Tried
+from qa_worker.domain.evidence.speech import Said, said
 from qa_worker.domain.folding import contains, words
-from qa_worker.domain.transcript import Role, ToolUse, Transcript
+from qa_worker.domain.transcript import Role
 
 _LOOP = 3
 """The agent may say a thing twice; the third time is a loop."""
@@ -34,43 +34,35 @@ _SAYS_SO = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    turn: int
-    text: str
-    means: Statement
-
-
-def loops(transcript: Transcript) -> Iterator[Fact]:
+def loops(speech: Iterable[Said]) -> Iterator[Fact]:
     """The agent says nearly the same thing three times, or goes round a cycle of two to four statements twice.
 
     Very short turns don't count ("one moment"), nor what the caller asked to have repeated. One fact for each thing said.
     """
-    history: deque[tuple[_Said, int]] = deque(maxlen=_NEAR)
+    history: deque[tuple[Said, int]] = deque(maxlen=_NEAR)
     labels: list[int] = []
     times: dict[int, int] = {}
     reported: set[int] = set()
-    for said in _agent_statements(transcript):
-        label = next((known for earlier, known in reversed(history) if said.means.nearly(earlier.means)), len(labels))
-        history.append((said, label))
+    for turn in _agent_statements(speech):
+        label = next((known for earlier, known in reversed(history) if turn.means.nearly(earlier.means)), len(labels))
+        history.append((turn, label))
         labels.append(label)
         times[label] = times.get(label, 0) + 1
         looping = {label} if times[label] >= _LOOP else _cycle(labels)
         if looping and not looping & reported:
             detail = "the agent says nearly the same thing over and over"
-            yield Fact(Check.AGENT_LOOP, detail, turn=said.turn, quote=cut(said.text))
+            yield Fact(Check.AGENT_LOOP, detail, turn=turn.turn, quote=cut(turn.text))
         reported |= looping
 
 
-def _agent_statements(transcript: Transcript) -> Iterator[_Said]:
+def _agent_statements(speech: Iterable[Said]) -> Iterator[Said]:
     asked = False
-    for number, turn in transcript.spoken():
+    for turn in speech:
         if turn.role is Role.CALLER:
-            asked = _ASKED_TO_REPEAT.search(words(turn.text)) is not None
+            asked = _ASKED_TO_REPEAT.search(turn.words) is not None
             continue
-        means = statement(turn.text)
-        if means.length >= _FEWEST_WORDS and not asked:
-            yield _Said(number, turn.text, means)
+        if turn.means.length >= _FEWEST_WORDS and not asked:
+            yield turn
         asked = False
 
 
@@ -82,49 +74,67 @@ def _cycle(labels: Sequence[int]) -> set[int]:
     return set()
 
 
-def repeated_prompts(transcript: Transcript, uses: Sequence[ToolUse]) -> Iterator[Fact]:
+def repeated_prompts(speech: Iterable[Said], uses: Iterable[Tried]) -> Iterator[Fact]:
     """The agent asks for the same data again after an answer, or the caller says a thing again, or complains of it.
 
     Saying and asking again after a lookup failed is what policies demand, and no fact.
     """
-    failures = [use.result_turn for use in uses if use.result_turn is not None and outcomes.failed(use)]
-    asked: deque[_Said] = deque(maxlen=_NEAR)
-    told: deque[_Said] = deque(maxlen=_NEAR)
-    answer: _Said | None = None
-    for number, turn in transcript.spoken():
+    failures = [use.result_turn for use in uses if use.result_turn is not None and use.failed]
+    asked: deque[Said] = deque(maxlen=_NEAR)
+    told: deque[Said] = deque(maxlen=_NEAR)
+    answer: Said | None = None
+    for turn in speech:
         if turn.role is Role.AGENT:
-            questions = [_Said(number, s, statement(s)) for s in sentences(turn.text) if _asks_for_data(s)]
-            again = _again(questions, asked, failures)
-            if again and answer and answer.turn > again[1].turn and not _ASKED_TO_REPEAT.search(words(answer.text)):
+            again = _again(_questions(turn), asked, failures)
+            if again and answer and answer.turn > again[1].turn and not _ASKED_TO_REPEAT.search(answer.words):
                 yield _repeat(again[0], f"the agent asks again what it asked in turn {again[1].turn}")
         else:
-            said = _Said(number, turn.text, statement(turn.text))
-            again = _again([said], told, failures)
-            complaint = next((s for s in sentences(turn.text) if answer and _SAYS_SO.search(words(s))), None)
+            again = _again((turn,), told, failures)
+            complaint = _complaint(turn) if answer else None
             if complaint is not None:
-                yield _repeat(replace(said, text=complaint), "the caller says that they said it already")
+                yield _repeat(replace(turn, text=complaint), "the caller says that they said it already")
             elif again:
-                yield _repeat(said, f"the caller has to say again what they said in turn {again[1].turn}")
-            answer = said
+                yield _repeat(turn, f"the caller has to say again what they said in turn {again[1].turn}")
+            answer = turn
 
 
-def _again(now: Iterable[_Said], history: deque[_Said], failures: Sequence[int]) -> tuple[_Said, _Said] | None:
+def _again(now: Iterable[Said], history: deque[Said], failures: Sequence[int]) -> tuple[Said, Said] | None:
     """The first statement that nearly equals an earlier one, with that one, and no failure between them.
 
     The history then holds the new statements too.
     """
-    fresh = [said for said in now if said.means.length >= _FEWEST_WORDS]
-    pairs = [(said, old) for said in fresh for old in reversed(history) if said.means.nearly(old.means)]
+    fresh = [turn for turn in now if turn.means.length >= _FEWEST_WORDS]
+    pairs = ((turn, old) for turn in fresh for old in reversed(history) if turn.means.nearly(old.means))
+    found = next((pair for pair in pairs if not _fails_between(failures, pair[1].turn, pair[0].turn)), None)
     history.extend(fresh)
-    excused = (any(old.turn < failure < said.turn for failure in failures) for said, old in pairs)
-    return next((pair for pair, excuse in zip(pairs, excused, strict=True) if not excuse), None)
+    return found
 
 
-def _repeat(said: _Said, detail: str) -> Fact:
-    return Fact(Check.REPEATED_PROMPT, detail, turn=said.turn, quote=cut(said.text))
+def _fails_between(failures: Iterable[int], after: int, before: int) -> bool:
+    return any(after < failure < before for failure in failures)
 
 
-def _asks_for_data(sentence: str) -> bool:
-    folded = words(sentence)
-    asks = ("?" in sentence or folded.startswith("please ")) and _REQUEST.search(folded) is not None
-    return asks and contains(folded, "your") and not offers_more(sentence)
+def _repeat(again: Said, detail: str) -> Fact:
+    return Fact(Check.REPEATED_PROMPT, detail, turn=again.turn, quote=cut(again.text))
+
+
+def _complaint(turn: Said) -> str | None:
+    # What no sentence of a turn could hold isn't looked for in its sentences; the same below.
+    parts = sentences(turn.text) if _SAYS_SO.search(turn.words) else ()
+    return next((sentence for sentence in parts if _SAYS_SO.search(words(sentence))), None)
+
+
+def _questions(turn: Said) -> Iterator[Said]:
+    """The sentences in which the agent asks the caller for their data."""
+    heard = turn.means.said
+    if "your" not in heard or not ("?" in turn.text or "please" in heard):
+        return
+    for sentence in sentences(turn.text):
+        if "?" in sentence or "please" in heard:
+            folded = words(sentence)
+            if ("?" in sentence or folded.startswith("please ")) and _asks_for_data(folded):
+                yield said(turn.turn, turn.role, sentence)
+
+
+def _asks_for_data(folded: str) -> bool:
+    return contains(folded, "your") and _REQUEST.search(folded) is not None and not offers_more(folded)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from qa_worker.domain.evidence.excerpts import cut, of_call, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.speech import Said
 from qa_worker.domain.folding import words
 from qa_worker.domain.transcript import Role, ToolCall, ToolUse, Transcript
 
@@ -35,30 +36,30 @@ _HANDS_OVER = re.compile(r"transfer|hand_?off|handover|escalat|end_?call|hang_?u
 _SAYS_TRANSFER = re.compile(r"\b(transfer|connect|put(ting)? you through|escalat|live agent|representative)\w*")
 
 
-def offers_more(sentence: str) -> bool:
+def offers_more(folded: str) -> bool:
     """Whether the agent only asks if there is anything else, which needs no answer and may be asked often."""
-    return _MORE_HELP.search(words(sentence)) is not None
+    return _MORE_HELP.search(folded) is not None
 
 
-def unanswered(transcript: Transcript) -> Iterator[Fact]:
+def unanswered(transcript: Transcript, speech: Sequence[Said]) -> Iterator[Fact]:
     """The caller has the last word, and it is no goodbye, thanks or nod: nobody answered."""
-    spoken = list(transcript.spoken())
-    if not spoken or spoken[-1][1].role is not Role.CALLER:
+    if not speech or speech[-1].role is not Role.CALLER:
         return
-    number, last = spoken[-1]
-    asked = next((turn.text for _, turn in reversed(spoken) if turn.role is Role.AGENT), "")
+    last = speech[-1]
+    asked = next((turn.text for turn in reversed(speech) if turn.role is Role.AGENT), "")
     wants = _wanted(last.text, asked)
-    if wants and not _handed_over(transcript, number):
-        yield Fact(Check.UNANSWERED_CALLER, "the call ends before the agent answers", number, cut(wants))
+    if wants and not _handed_over(transcript, last.turn):
+        yield Fact(Check.UNANSWERED_CALLER, "the call ends before the agent answers", last.turn, cut(wants))
 
 
 def _wanted(text: str, asked: str) -> str:
     """The sentence of the caller's last turn that wants an answer, or nothing. `asked` is the agent's turn before."""
-    *_, before, last = ("", "", *sentences(text))
+    parts = list(sentences(text))
+    *_, before, last = ("", "", *parts)
     final = words(last)
     if not final or _FAREWELL.search(final) or (_FAREWELL.search(words(before)) and not _REQUEST.search(final)):
         return ""
-    questions = [sentence for sentence in sentences(text) if "?" in sentence]
+    questions = [sentence for sentence in parts if "?" in sentence]
     if questions:
         return questions[-1]
     if _ASSENT.fullmatch(final):
@@ -67,24 +68,26 @@ def _wanted(text: str, asked: str) -> str:
 
 
 def _questions(text: str) -> list[str]:
-    return [sentence for sentence in sentences(text) if sentence.endswith("?") and not offers_more(sentence)]
+    return [sentence for sentence in sentences(text) if sentence.endswith("?") and not offers_more(words(sentence))]
 
 
-def abrupt_end(transcript: Transcript, uses: Sequence[ToolUse]) -> Iterator[Fact]:
+def abrupt_end(transcript: Transcript, speech: Sequence[Said], uses: Sequence[ToolUse]) -> Iterator[Fact]:
     """The call stops in the middle: after a tool call without result, a promise to look, or an unanswered question.
 
     Not where the call was handed over, and not after "anything else?". Where the caller spoke last it is
     `unanswered` instead.
     """
-    number, last = next(reversed(list(transcript.spoken())), (-1, None))
-    if _handed_over(transcript, number) or (last and last.role is Role.CALLER):
+    last = speech[-1] if speech else None
+    if _handed_over(transcript, last.turn if last else 0) or (last and last.role is Role.CALLER):
         return
     call = _waiting_call(transcript, uses)
     if call is not None:
         detail = "the call ends before the tool answered"
         yield Fact(Check.ABRUPT_END, detail, len(transcript) - 1, of_call(call), call.name)
-    elif last is not None and (why := _broken_off(last.text)):
-        yield Fact(Check.ABRUPT_END, why, number, cut([*sentences(last.text)][-1]))
+    elif last is not None:
+        final = [*sentences(last.text)][-1]
+        if why := _broken_off(last.words, final):
+            yield Fact(Check.ABRUPT_END, why, last.turn, cut(final))
 
 
 def _waiting_call(transcript: Transcript, uses: Sequence[ToolUse]) -> ToolCall | None:
@@ -95,16 +98,17 @@ def _waiting_call(transcript: Transcript, uses: Sequence[ToolUse]) -> ToolCall |
     return uses[-1].call if recorded else None
 
 
-def _broken_off(text: str) -> str:
-    final = [*sentences(text)][-1]
-    if _SAYS_TRANSFER.search(words(text)) and "?" not in final:
+def _broken_off(turn: str, final: str) -> str:
+    """Why the call can't end here; `turn` is folded, `final` its last sentence as it stands there."""
+    if _SAYS_TRANSFER.search(turn) and "?" not in final:
         return ""
     if _questions(final):
         return "the call ends with the agent's question unanswered"
-    promised = _HOLD.search(words(final)) and not _CONDITION.search(words(final))
+    folded = words(final)
+    promised = _HOLD.search(folded) and not _CONDITION.search(folded)
     return "the call ends where the agent promised to look" if promised else ""
 
 
 def _handed_over(transcript: Transcript, start: int) -> bool:
     """Whether the agent passed the call on, or hung up, from this turn on."""
-    return any(_HANDS_OVER.search(call.name) for turn in transcript.turns[max(start, 0) :] for call in turn.tool_calls)
+    return any(_HANDS_OVER.search(call.name) for turn in transcript.turns[start:] for call in turn.tool_calls)

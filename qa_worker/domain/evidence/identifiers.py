@@ -57,11 +57,16 @@ def unsaid(transcript: Transcript, agent: Agent) -> tuple[tuple[Fact, ...], bool
     search = _Search(transcript, agent)
     facts: dict[str, Fact] = {}
     looked_up = False
+    known: set[str] = set()
     for number, turn in enumerate(transcript.turns):
         for call in turn.tool_calls:
             for path, value in identifiers(call):
                 looked_up = True
-                if value not in facts and not search.known(value, before=number):
+                if value in facts or value in known:
+                    continue
+                if search.known(value, before=number):
+                    known.add(value)
+                else:
                     facts[value] = _fact(number, call, path, value)
     return tuple(facts.values()), looked_up
 
@@ -74,37 +79,45 @@ def _fact(number: int, call: ToolCall, path: str, value: str) -> Fact:
 def identifiers(call: ToolCall) -> Iterator[tuple[str, str]]:
     """The values among a call's arguments that look like identifiers, each with the name of its argument."""
     return (
-        (path, str(value).strip())
+        (path, text)
         for path, value in _scalars(call.arguments)
-        if _is_identifier(path, str(value).strip(), number=isinstance(value, int))
+        if _is_identifier(path, text := str(value).strip(), number=isinstance(value, int))
     )
 
 
 def _scalars(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str | int]]:
-    if depth < _DEEPEST and isinstance(value, Mapping):
+    if isinstance(value, str):
+        yield path, value
+    elif depth < _DEEPEST and isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _scalars(inner, str(key), depth + 1)
     elif depth < _DEEPEST and isinstance(value, list | tuple):
         for inner in value:
             yield from _scalars(inner, path, depth + 1)
-    elif isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+    elif isinstance(value, int) and not isinstance(value, bool):
         yield path, value
 
 
 def _is_identifier(key: str, text: str, *, number: bool) -> bool:
-    parts = frozenset(part.casefold() for part in _WORD_OF_KEY.findall(key))
-    named = bool(parts & _KEYS) and not parts & _KEYS_OF_KINDS
+    named = _names_identifier(key)
+    email = "@" in text and _EMAIL.fullmatch(text) is not None
+    if not named and (number or not (email or _CODE.fullmatch(text))):
+        return False
     if _DATE_OR_TIME.fullmatch(text) or _AMOUNT.fullmatch(text):
         return False
-    if named and fold(text) in _PLACEHOLDERS_FOLDED:
+    folded = fold(text)
+    if named and folded in _PLACEHOLDERS_FOLDED:
         return True
-    if len(fold(text)) < _SHORTEST or (number and not named):
+    if len(folded) < _SHORTEST:
         return False
-    if _EMAIL.fullmatch(text):
+    if email or not named:
         return True
-    if named:
-        return _CAPITALS.fullmatch(text) is not None or (any(map(str.isdigit, text)) and _one_word(text))
-    return _CODE.fullmatch(text) is not None
+    return _CAPITALS.fullmatch(text) is not None or (any(map(str.isdigit, text)) and _one_word(text))
+
+
+def _names_identifier(key: str) -> bool:
+    parts = set(map(str.casefold, _WORD_OF_KEY.findall(key)))
+    return not parts.isdisjoint(_KEYS) and parts.isdisjoint(_KEYS_OF_KINDS)
 
 
 def _one_word(text: str) -> bool:
@@ -116,24 +129,28 @@ _PLACEHOLDERS_FOLDED = frozenset(map(fold, _PLACEHOLDERS))
 
 
 class _Search:
-    """What was known at each turn of one call."""
+    """What was known at each turn of one call. Sources are folded when they are needed, the longest last."""
 
     def __init__(self, transcript: Transcript, agent: Agent) -> None:
         self._speech = Heard(t.text if t.role is not Role.TOOL else "" for t in transcript.turns)
         self._results = Heard((t.text if t.role is Role.TOOL else "" for t in transcript.turns), spoken=False)
-        tools = (part for tool in agent.tools for part in (tool.description, canonical(tool.parameters)))
-        self._given = fold(" ".join((agent.instructions, *tools)))
+        self._agent = agent
+        self._folded_agent: str | None = None
 
     def known(self, value: str, *, before: int) -> bool:
-        return any(self._found(form, before) for form in _forms(value))
-
-    def _found(self, form: str, before: int) -> bool:
-        if form in self._given:
-            return True
+        forms = _forms(value)
         # Text of the turn that makes the call is spoken before the call.
-        said = self._speech.first(form)
-        returned = self._results.first(form)
-        return (said is not None and said <= before) or (returned is not None and returned < before)
+        return (
+            any(self._results.by(before - 1, form) for form in forms)
+            or any(self._speech.by(before, form) for form in forms)
+            or any(form in self._given() for form in forms)
+        )
+
+    def _given(self) -> str:
+        if self._folded_agent is None:
+            tools = (part for tool in self._agent.tools for part in (tool.description, canonical(tool.parameters)))
+            self._folded_agent = fold(" ".join((self._agent.instructions, *tools)))
+        return self._folded_agent
 
 
 def _forms(value: str) -> Sequence[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from qa_worker.domain.transcript import ToolUse, Turn
@@ -31,14 +32,26 @@ _ERROR_TEXT = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Tried(ToolUse):
+    """A tool use and whether its result says that it failed: results can be long, and many checks ask."""
+
+    failed: bool
+
+    @property
+    def succeeded(self) -> bool:
+        """True where a result came and is no failure. A call without a result is neither."""
+        return self.result is not None and not self.failed
+
+
+def tried(uses: Iterable[ToolUse]) -> tuple[Tried, ...]:
+    """Each use with its outcome."""
+    return tuple(Tried(use.turn, use.call, use.result_turn, use.result, failed(use)) for use in uses)
+
+
 def failed(use: ToolUse) -> bool:
     """True where the platform marked the result as an error, or the result itself says so."""
     return use.result is not None and (use.result.is_error is True or says_failed(use.result))
-
-
-def succeeded(use: ToolUse) -> bool:
-    """True where a result came and is no failure. A call without a result is neither."""
-    return use.result is not None and not failed(use)
 
 
 def says_failed(result: Turn) -> bool:
@@ -65,13 +78,7 @@ def _decoded(text: str) -> Any:
 
 def _object_failed(fields: Mapping[str, Any]) -> bool:
     plain = {key.casefold(): value for key, value in fields.items()}
-    return (
-        any(plain.get(key) is False for key in _FALSE_MEANS_FAILED)
-        or any(plain.get(key) is True for key in _TRUE_MEANS_FAILED)
-        or any(_status_failed(plain.get(key), plain) for key in _OUTCOME_KEYS)
-        or any(_http_failed(plain.get(key)) for key in _HTTP_KEYS)
-        or any(_names_error(plain.get(key)) for key in _ERROR_KEYS)
-    )
+    return any(_SIGNS[key](plain[key], plain) for key in plain if key in _SIGNS)
 
 
 def _status_failed(status: object, fields: Mapping[str, Any]) -> bool:
@@ -80,9 +87,20 @@ def _status_failed(status: object, fields: Mapping[str, Any]) -> bool:
     return word in _FAILED_STATUS or (explained and word in _FAILED_IF_EXPLAINED)
 
 
-def _http_failed(value: object) -> bool:
+def _http_failed(value: object, _: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599  # noqa: PLR2004  # HTTP's own
 
 
-def _names_error(value: object) -> bool:
+def _names_error(value: object, _: object) -> bool:
     return bool(value) and str(value).strip().casefold() not in _NO_ERROR
+
+
+_SIGNS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    **dict.fromkeys(_FALSE_MEANS_FAILED, lambda value, _: value is False),
+    **dict.fromkeys(_TRUE_MEANS_FAILED, lambda value, _: value is True),
+    **dict.fromkeys(_OUTCOME_KEYS, _status_failed),
+    **dict.fromkeys(_HTTP_KEYS, _http_failed),
+    **dict.fromkeys(_ERROR_KEYS, _names_error),
+    "status": lambda value, fields: _status_failed(value, fields) or _http_failed(value, fields),
+}
+"""By key: whether its value, among all fields of the object, says that the call failed."""

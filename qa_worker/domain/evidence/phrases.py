@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from qa_worker.domain.call import Expected
 from qa_worker.domain.evidence.excerpts import cut, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.speech import Said
 from qa_worker.domain.folding import contains, words
 from qa_worker.domain.rubric import Checks
-from qa_worker.domain.transcript import Role, Transcript
+from qa_worker.domain.transcript import Role
 
 
 def required(expected: Expected, checks: Checks) -> tuple[str, ...]:
@@ -31,22 +32,23 @@ def _distinct(phrases: Iterable[str]) -> tuple[str, ...]:
     return tuple(spellings.values())
 
 
-def missing(transcript: Transcript, phrases: Iterable[str]) -> Iterator[Fact]:
+def missing(speech: Iterable[Said], phrases: Sequence[str]) -> Iterator[Fact]:
     """Phrases that no agent turn contains, compared word by word without case and punctuation.
 
     Consecutive agent turns are read as one, because a platform may cut a sentence in two.
     """
-    said = list(_agent_speech(transcript))
+    stretches = list(_agent_stretches(speech)) if phrases else []
     for phrase in phrases:
-        if not any(contains(speech, words(phrase)) for speech in said):
+        folded = words(phrase)
+        if not any(contains(stretch, folded) for stretch in stretches):
             yield Fact(Check.MISSING_REQUIRED_PHRASE, f"the agent never said {phrase!r}", subject=phrase)
 
 
-def _agent_speech(transcript: Transcript) -> Iterator[str]:
+def _agent_stretches(speech: Iterable[Said]) -> Iterator[str]:
     stretch: list[str] = []
-    for _, turn in transcript.spoken():
+    for turn in speech:
         if turn.role is Role.AGENT:
-            stretch.append(words(turn.text))
+            stretch.append(turn.words)
         elif stretch:
             yield " ".join(stretch)
             stretch = []
@@ -54,17 +56,16 @@ def _agent_speech(transcript: Transcript) -> Iterator[str]:
         yield " ".join(stretch)
 
 
-def said(transcript: Transcript, phrases: Iterable[str]) -> Iterator[Fact]:
+def said(speech: Iterable[Said], phrases: Iterable[str]) -> Iterator[Fact]:
     """Each agent turn that contains a forbidden phrase."""
     banned = [(phrase, words(phrase)) for phrase in phrases]
-    for number, turn in transcript.spoken():
+    for turn in speech if banned else ():
         if turn.role is not Role.AGENT:
             continue
-        speech = words(turn.text)
         for phrase, folded in banned:
-            if contains(speech, folded):
+            if contains(turn.words, folded):
                 quote = _sentence(turn.text, folded)
-                yield Fact(Check.FORBIDDEN_PHRASE, f"the agent said {phrase!r}", number, quote, subject=phrase)
+                yield Fact(Check.FORBIDDEN_PHRASE, f"the agent said {phrase!r}", turn.turn, quote, subject=phrase)
 
 
 def _sentence(text: str, folded: str) -> str:

@@ -77,11 +77,11 @@ def _segment(number: int, turn: Turn) -> Segment:
 
 
 def _as_backchannel(segment: Segment, transcript: Transcript, agent: Floor) -> Segment:
+    over = agent.holder(segment.start_s) if segment.speaker is Role.CALLER else None
+    if over is None or over is not agent.holder(segment.end_s):
+        return segment
     said = words(transcript.turns[segment.turn].text)
-    over = agent.holder(segment.start_s)
-    if segment.speaker is Role.CALLER and said in _BACKCHANNELS and over and over is agent.holder(segment.end_s):
-        return replace(segment, kind=Kind.BACKCHANNEL)
-    return segment
+    return replace(segment, kind=Kind.BACKCHANNEL) if said in _BACKCHANNELS else segment
 
 
 def between(start_s: float, end_s: float) -> float:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
+from qa_worker.domain.folding import as_ascii
+
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_ASCII_DIGITS = re.compile(r"([0-9]+)")
 _APOSTROPHES = re.compile(r"['’‘]")
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -50,6 +53,8 @@ _NUMBERS = {
 _UNITS = range(1, 10)
 _SCALES = {"hundred": 100, "thousand": 1000}
 _TIMES = {"double": 2, "triple": 3}
+NUMBER_WORDS = frozenset((*_NUMBERS, *_SCALES, *_TIMES))
+"""Lower-case words that stand for a number: "seven", "twelfth", "hundred", "double"."""
 _LETTERS = {
     **dict.fromkeys(("alpha", "alfa"), "a"),
     **{word: word[0] for word in ("bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india")},
@@ -95,10 +100,20 @@ _COMMONEST = frozenset(
 _TOO_FEW_WORDS = 12
 _COMMON_SHARE = 0.1
 _SPELLING_AIDS = (("as", "in"), ("is", "in"), ("like",), ("for",))
+_AIDS_BEGIN = frozenset(aid[0] for aid in _SPELLING_AIDS)
+# All words that stand for something else. Any other word, if it has two letters or more, stands for itself.
+_SPELLED = _SILENT.union(_NUMBERS, _TIMES, _LETTERS)
+
+_ASCII_FOLDED = bytes(ord(chr(code).lower().replace("o", "0")) for code in range(128)).ljust(256)
+_ASCII_DROPPED = bytes(code for code in range(128) if not chr(code).isalnum())
+_ASCII_SPACED = bytes(code if chr(code).isalnum() else ord(" ") for code in range(128)).ljust(256)
 
 
 def fold(text: str) -> str:
     """Letters and digits only, lower case; the letter O becomes 0, because spoken they can't be told apart."""
+    ascii_text = as_ascii(text)
+    if ascii_text is not None:
+        return ascii_text.encode().translate(_ASCII_FOLDED, _ASCII_DROPPED).decode()
     plain = unicodedata.normalize("NFKC", text).casefold()
     return "".join(filter(str.isalnum, plain)).replace("o", "0")
 
@@ -112,18 +127,13 @@ def fold_spoken(text: str) -> str:
     return fold("".join(_characters(_tokens(text))))
 
 
-def is_number(word: str) -> bool:
-    """Whether a lower-case word stands for a number: "seven", "twelfth", "hundred", "double"."""
-    return word in _NUMBERS or word in _SCALES or word in _TIMES
-
-
 def english(texts: Iterable[str]) -> bool:
     """Whether this is English, by the share of its commonest words; a few words alone count as English.
 
     In running English about a quarter of all words are among them; a tenth leaves room for spelling and names.
     """
     said = [token for text in texts for token in _tokens(text)]
-    return len(said) < _TOO_FEW_WORDS or sum(token in _COMMONEST for token in said) >= _COMMON_SHARE * len(said)
+    return len(said) < _TOO_FEW_WORDS or sum(map(_COMMONEST.__contains__, said)) >= _COMMON_SHARE * len(said)
 
 
 class Heard:
@@ -131,14 +141,27 @@ class Heard:
 
     def __init__(self, texts: Iterable[str], *, spoken: bool = True) -> None:
         """`spoken` texts are searched as written and as spelled out; others (results of tools) only as written."""
-        kept = tuple(texts)
-        foldings = (fold, fold_spoken) if spoken else (fold,)
-        self._streams = tuple(_Stream([folding(text) for text in kept]) for folding in foldings)
+        self._texts = tuple(texts)
+        self._foldings: list[Callable[[str], str]] = [fold_spoken, fold] if spoken else [fold]
+        self._streams: list[_Stream] = []
 
     def first(self, folded_code: str) -> int | None:
         """The number of the text in which the code was complete for the first time; None where it never was."""
-        found = (stream.first(folded_code) for stream in self._streams)
+        found = (stream.first(folded_code) for stream in self._each_stream())
         return min((number for number in found if number is not None), default=None)
+
+    def by(self, number: int, folded_code: str) -> bool:
+        """Whether the code was complete by the end of this text."""
+        found = (stream.first(folded_code) for stream in self._each_stream())
+        return any(first is not None and first <= number for first in found)
+
+    def _each_stream(self) -> Iterator[_Stream]:
+        """The text as written, then as spelled out: each is folded when it is asked for, and once."""
+        yield from self._streams
+        while self._foldings:
+            folding = self._foldings.pop()
+            self._streams.append(_Stream([folding(text) for text in self._texts]))
+            yield self._streams[-1]
 
 
 class _Stream:
@@ -154,15 +177,22 @@ class _Stream:
 
 
 def _tokens(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return _TOKEN.findall(_APOSTROPHES.sub("", plain.replace("x-ray", "xray")))
+    plain = as_ascii(text)
+    if plain is None:
+        plain = unicodedata.normalize("NFKC", text).casefold()
+        return _TOKEN.findall(_APOSTROPHES.sub("", plain.replace("x-ray", "xray")))
+    spaced = plain.lower().replace("x-ray", "xray").encode().translate(_ASCII_SPACED, b"'").decode()
+    return " ".join(_ASCII_DIGITS.split(spaced)).split()
 
 
 def _characters(tokens: Sequence[str]) -> Iterator[str]:
     place = 0
     while place < len(tokens):
         token = tokens[place]
-        if token in _TIMES and place + 1 < len(tokens):
+        if token not in _SPELLED and len(token) > 1:
+            yield token
+            place += 1
+        elif token in _TIMES and place + 1 < len(tokens):
             yield _several(token, tokens[place + 1])
             place += 2
         elif token in _NUMBERS:
@@ -212,8 +242,10 @@ def _below_hundred(tokens: Sequence[str], place: int) -> tuple[int, int]:
 
 def _after_spelling_aid(tokens: Sequence[str], place: int, letter: str) -> int:
     """Where to go on after "as in Mike", which only repeats the letter before it."""
+    if len(letter) > 1 or place == len(tokens) or tokens[place] not in _AIDS_BEGIN:
+        return place
     for aid in _SPELLING_AIDS:
         word = place + len(aid)
         if tuple(tokens[place:word]) == aid and word < len(tokens) and tokens[word].startswith(letter):
-            return word + 1 if len(letter) == 1 else place
+            return word + 1
     return place

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from qa_worker.domain.call import Agent, Expected, ToolSpec
-from qa_worker.domain.evidence import outcomes
 from qa_worker.domain.evidence.excerpts import cut, of_call, sentences
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.outcomes import Tried
 from qa_worker.domain.folding import contains, words
 from qa_worker.domain.transcript import Role, ToolUse, Transcript, canonical
 
@@ -34,23 +35,25 @@ _DEEPEST = 32  # arguments nested deeper than any tool needs are compared as the
 _COMMON = frozenset(("with", "from", "this", "that", "tool", "agent", "user", "customer", "caller", "details", "info"))
 
 
-def repeated(uses: Sequence[ToolUse], transcript: Transcript) -> Iterator[Fact]:
+def repeated(uses: Sequence[Tried], transcript: Transcript) -> Iterator[Fact]:
     """The same tool with the same arguments again, keys in any order, letters in any case, nulls as if absent.
 
     A retry is no repeat: after a call that failed, one more of the same is fair, and any number once the caller has
     spoken in between. A change of state in between excuses nothing: measured on EVA's labels, people call it
     unnecessary to read the same thing again after a change (excusing it halves recall and costs precision).
     """
-    last: dict[tuple[str, str], tuple[ToolUse, int]] = {}
+    last: dict[tuple[str, str], tuple[Tried, int]] = {}
+    names = Counter(use.call.name.casefold() for use in uses)
     for use in uses:
-        if use.call.malformed is not None:
+        name = use.call.name.casefold()
+        if names[name] == 1 or use.call.malformed is not None:
             continue
-        key = (use.call.name.casefold(), canonical(_plain(use.call.arguments)))
+        key = (name, canonical(_plain(use.call.arguments)))
         earlier, retries = last.get(key, (None, 0))
         if earlier is None:
             last[key] = (use, 0)
             continue
-        fair = outcomes.failed(earlier) and (not retries or _caller_spoke(transcript, earlier.turn, use.turn))
+        fair = earlier.failed and (not retries or _caller_spoke(transcript, earlier.turn, use.turn))
         last[key] = (use, retries + 1 if fair else 0)
         if not fair:
             detail = f"{use.call.name} was called with the same arguments in turn {earlier.turn} already"
@@ -69,7 +72,7 @@ def _caller_spoke(transcript: Transcript, after: int, before: int) -> bool:
     return any(turn.role is Role.CALLER and turn.text.strip() for turn in transcript.turns[after + 1 : before])
 
 
-def malformed(uses: Sequence[ToolUse], agent: Agent) -> Iterator[Fact]:
+def malformed(uses: Sequence[Tried], agent: Agent) -> Iterator[Fact]:
     """Arguments that are no JSON object, and required ones left out or empty in a call that did not succeed.
 
     What came with the agent as the tools' schemas may be out of date. So a call that the tool accepted is never
@@ -79,12 +82,12 @@ def malformed(uses: Sequence[ToolUse], agent: Agent) -> Iterator[Fact]:
     for use in uses:
         if use.call.malformed is not None:
             yield _fact(Check.MALFORMED_TOOL_CALL, use, f"the arguments of {use.call.name} are no JSON object")
-        elif outcomes.failed(use) and (missing := _missing(use, specs.get(use.call.name.casefold()))):
+        elif use.failed and (missing := _missing(use, specs.get(use.call.name.casefold()))):
             detail = f"{use.call.name} was called without a value for {', '.join(missing)}"
             yield _fact(Check.MALFORMED_TOOL_CALL, use, detail)
 
 
-def _missing(use: ToolUse, spec: ToolSpec | None) -> list[str]:
+def _missing(use: Tried, spec: ToolSpec | None) -> list[str]:
     listed = spec.parameters.get("required") if spec else None
     required = [str(name) for name in listed] if isinstance(listed, list | tuple) else []
     answer = words(use.result.text) if use.result else ""
@@ -98,26 +101,26 @@ def _is_empty(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def failed(uses: Sequence[ToolUse]) -> Iterator[Fact]:
+def failed(uses: Sequence[Tried]) -> Iterator[Fact]:
     """Calls whose result is an error."""
     for use in uses:
-        if outcomes.failed(use) and use.result is not None:
+        if use.failed and use.result is not None:
             detail = f"{use.call.name} failed: {cut(use.result.text)}"
             yield _fact(Check.FAILED_TOOL_CALL, use, detail)
 
 
-def claimed(uses: Sequence[ToolUse], transcript: Transcript) -> Iterator[Fact]:
+def claimed(uses: Sequence[Tried], transcript: Transcript) -> Iterator[Fact]:
     """The agent says that something is done although the tool for it failed and never succeeded before the claim.
 
     The claim must be in one sentence: a success in words, no admission or condition, and either words of the tool's name
     that no successful tool shares (`issue_travel_credit`: "I've issued your credit"), or a bare "you're all set" right
     after the failure.
     """
-    done = {use.call.name for use in uses if outcomes.succeeded(use)}
-    for name in dict.fromkeys(use.call.name for use in uses if outcomes.failed(use)):
+    done = {use.call.name for use in uses if use.succeeded}
+    for name in dict.fromkeys(use.call.name for use in uses if use.failed):
         own = [use for use in uses if use.call.name == name]
-        start = min(use.result_turn or 0 for use in own if outcomes.failed(use))
-        end = min((use.result_turn or 0 for use in own if outcomes.succeeded(use)), default=len(transcript))
+        start = min(use.result_turn or 0 for use in own if use.failed)
+        end = min((use.result_turn or 0 for use in own if use.succeeded), default=len(transcript))
         stems = _stems(name).difference(*(_stems(other) for other in done - {name}))
         claim = _first_claim(transcript, stems, start, end)
         if claim is not None:
@@ -173,7 +176,7 @@ def forbidden(uses: Sequence[ToolUse], expected: Expected) -> Iterator[Fact]:
             yield _fact(Check.FORBIDDEN_TOOL, use, f"{use.call.name} must not be called here")
 
 
-def all_facts(uses: Sequence[ToolUse], transcript: Transcript, agent: Agent) -> tuple[Fact, ...]:
+def all_facts(uses: Sequence[Tried], transcript: Transcript, agent: Agent) -> tuple[Fact, ...]:
     """The checks that every call with tools gets."""
     return tuple(chain(repeated(uses, transcript), malformed(uses, agent), failed(uses), claimed(uses, transcript)))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -13,15 +15,17 @@ from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.queries import PostgresQueries
-from qa_worker.adapters.postgres.tables import attempts, calls, evaluations
-from qa_worker.application.ports import AttemptRecord, NamedRubric, Wanted
+from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, workspaces
+from qa_worker.application.ports import AttemptRecord, Claimed, NamedRubric, Wanted
 from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import CallConflict, StoreUnavailable
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.verdict import decide
-from qa_worker.domain.work import Lane, Lease, WorkState
+from qa_worker.domain.work import Lane, WorkState
 from tests.builders import a_call, a_grading, a_rubric, a_transcript, an_assessment
 from tests.conftest import Outbox, UnitsOfWork
 
@@ -40,18 +44,21 @@ def _submit(uow: UnitsOfWork, *refs: str, limit: int = 100, wanted: Wanted | Non
     return [answer for answer in answers if isinstance(answer, Accepted)]
 
 
-def _claim(uow: UnitsOfWork, evaluation_id: uuid.UUID, *, lease_s: float = 60) -> Lease | None:
+def _claim(uow: UnitsOfWork, evaluation_id: uuid.UUID, *, lease_s: float = 60) -> Claimed | None:
     with uow() as work:
-        lease = work.evaluations.claim(evaluation_id, lease_s=lease_s)
+        claimed = work.evaluations.claim([evaluation_id], lease_s=lease_s)
         work.commit()
-    return lease
+    if not claimed:
+        return None
+    assert isinstance(claimed[0], Claimed)
+    return claimed[0]
 
 
-def _finish(uow: UnitsOfWork, lease: Lease, *, cost: int | None = 7) -> None:
+def _finish(uow: UnitsOfWork, claimed: Claimed, *, cost: int | None = 7) -> None:
     answer = decide(an_assessment(), rubric=a_rubric(), transcript=a_transcript())
     record = AttemptRecord("done", datetime.now(UTC), Usage(input_tokens=10), "m", cost)
     with uow() as work:
-        work.evaluations.finish(lease, answer, Evidence(), record)
+        work.evaluations.finish(claimed.lease, claimed.key, answer, Evidence(), record)
         work.commit()
 
 
@@ -66,7 +73,7 @@ def test_of_many_workers_on_one_call_exactly_one_gets_it(uow: UnitsOfWork) -> No
     (accepted,) = _submit(uow, "one")
     together = threading.Barrier(8)
 
-    def claim(_: int) -> Lease | None:
+    def claim(_: int) -> Claimed | None:
         together.wait()
         return _claim(uow, accepted.evaluation_id)
 
@@ -119,7 +126,7 @@ def test_many_producers_of_the_same_calls_make_each_once(uow: UnitsOfWork) -> No
 def test_submissions_beyond_the_limit_stay_pending_and_are_sent_by_the_dispatcher(
     uow: UnitsOfWork, outbox: Outbox
 ) -> None:
-    accepted = _submit(uow, "one", "two", "three", limit=2)
+    accepted = _submit(uow, "a", "b", "c", limit=2)
     assert len(outbox.sent) == 2
 
     lease = _claim(uow, accepted[0].evaluation_id)
@@ -144,13 +151,115 @@ def test_live_calls_are_dispatched_before_the_backlog(uow: UnitsOfWork) -> None:
     assert [ref.call_id for ref in due] == [live.call_id]
 
 
+def test_workspaces_take_turns_however_long_ones_backlog_is(uow: UnitsOfWork) -> None:
+    def submit(workspace: str, *refs: str) -> None:
+        made = [a_call(ref) for ref in refs]
+        submit_calls(made, workspace_name=workspace, uow=uow, grading=a_grading(), in_flight_limit=0)
+
+    submit("large", *(f"call-{number}" for number in range(40)))
+    submit("small", "one", "two")
+    submit("tiny", "one")
+
+    with uow() as work:
+        due = [ref.evaluation_id for ref in work.evaluations.due(in_flight_limit=6, batch=6)]
+        work.commit()
+
+    with uow.engine.connect() as connection:
+        chosen = select(workspaces.c.name).join(evaluations).where(evaluations.c.id.in_(due))
+        names = sorted(connection.execute(chosen).scalars())
+    assert names == ["large", "large", "large", "small", "small", "tiny"]
+
+
+def test_messages_that_still_wait_in_the_broker_are_not_sent_again(uow: UnitsOfWork) -> None:
+    _submit(uow, "one", "two", "three")
+    time.sleep(0.1)
+
+    with uow() as work:
+        assert list(work.evaluations.unsent(older_than_s=0.05, waiting=3, limit=10)) == []
+        assert len(work.evaluations.unsent(older_than_s=0.05, waiting=2, limit=10)) == 1
+        work.commit()
+
+
+def test_producers_of_the_same_new_calls_in_any_order_never_block_each_other_for_good(uow: UnitsOfWork) -> None:
+    """Each with agents that nobody has seen, in an order of its own."""
+    made = [
+        replace(a_call(f"call-{number}"), agent=Agent(id=f"agent-{number % 7}", instructions="x"))
+        for number in range(40)
+    ]
+
+    def submit(seed: int) -> int:
+        mixed = made[:]
+        random.Random(seed).shuffle(mixed)
+        answers = submit_calls(mixed, workspace_name="w", uow=uow, grading=a_grading(), in_flight_limit=100)
+        return len(answers)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(submit, range(12))) == [40] * 12
+
+
+def test_an_older_evaluation_that_ends_late_is_not_the_current_one(uow: UnitsOfWork) -> None:
+    (older,) = _submit(uow, "one")
+    (newer,) = _submit(uow, "one", wanted=Wanted(rubric=NamedRubric(a_rubric("compliance"))))
+    for accepted in (newer, older):
+        claimed = _claim(uow, accepted.evaluation_id)
+        assert claimed is not None
+        _finish(uow, claimed)
+
+    views = PostgresQueries(uow.engine).evaluations([older.evaluation_id, newer.evaluation_id])
+    assert [view.is_current for view in views] == [False, True]
+
+
+def test_a_result_that_was_committed_without_our_knowing_is_written_once(uow: UnitsOfWork) -> None:
+    (accepted,) = _submit(uow, "one")
+    claimed = _claim(uow, accepted.evaluation_id)
+    assert claimed is not None
+
+    _finish(uow, claimed)
+    _finish(uow, claimed)
+
+    (view,) = PostgresQueries(uow.engine).evaluations([accepted.evaluation_id])
+    assert (len(view.attempts), view.cost_micro_usd, len(view.scores)) == (1, 7, 4)
+
+
+def test_an_evaluation_of_another_call_is_not_claimed(uow: UnitsOfWork) -> None:
+    ours, theirs = _submit(uow, "one", "two")
+
+    with uow() as work:
+        assert list(work.evaluations.claim([theirs.evaluation_id], lease_s=60, of_call=ours.call_id)) == []
+        work.commit()
+    assert _state(uow, theirs.evaluation_id) is WorkState.QUEUED
+
+
+def test_what_was_given_up_on_begins_anew_with_all_attempts(uow: UnitsOfWork) -> None:
+    dead, other = _submit(uow, "one", "two")
+    claimed = _claim(uow, dead.evaluation_id)
+    assert claimed is not None
+    failure = Failure(FailureKind.REJECTED, "http_400", "No.")
+    record = AttemptRecord("dead", datetime.now(UTC), Usage(), "m", 0, None, failure)
+    with uow() as work:
+        work.evaluations.bury(claimed.lease, evidence=None, record=record)
+        work.commit()
+
+    with uow() as work:
+        revived = work.evaluations.revive([dead.call_id, other.call_id])
+        work.commit()
+
+    assert [ref.evaluation_id for ref in revived] == [dead.evaluation_id]
+    again = _claim(uow, dead.evaluation_id)
+    assert again is not None
+    assert again.lease.attempt == 1
+    _finish(uow, again)
+    (view,) = PostgresQueries(uow.engine).evaluations([dead.evaluation_id])
+    assert [attempt.result for attempt in view.attempts] == ["dead", "done"]
+
+
 def test_a_lease_that_is_kept_does_not_run_out(uow: UnitsOfWork) -> None:
     (accepted,) = _submit(uow, "one")
     lease = _claim(uow, accepted.evaluation_id, lease_s=0.6)
     assert lease is not None
     keeper = LeaseKeeper(uow.engine, lease_s=0.6)
 
-    with keeper.hold(lease):
+    with keeper.hold([lease.lease]):
         time.sleep(1.2)
         with uow() as work:
             assert work.evaluations.free_expired(limit=10) == (0, 0)
@@ -168,7 +277,7 @@ def test_a_dead_workers_call_is_free_again_and_its_attempt_counts(uow: UnitsOfWo
     again = _claim(uow, accepted.evaluation_id)
 
     assert again is not None
-    assert again.attempt == 2
+    assert again.lease.attempt == 2
     with uow.engine.connect() as connection:
         assert connection.execute(select(attempts.c.result)).scalars().all() == ["abandoned"]
 
@@ -192,8 +301,8 @@ def test_a_message_that_the_broker_lost_is_sent_again_once_a_period(uow: UnitsOf
     time.sleep(0.1)
 
     with uow() as work:
-        lost = work.evaluations.unsent(older_than_s=0.05, limit=10)
-        just_sent = work.evaluations.unsent(older_than_s=0.05, limit=10)
+        lost = work.evaluations.unsent(older_than_s=0.05, waiting=0, limit=10)
+        just_sent = work.evaluations.unsent(older_than_s=0.05, waiting=0, limit=10)
         work.commit()
 
     assert [ref.evaluation_id for ref in lost] == [accepted.evaluation_id]
@@ -235,7 +344,7 @@ def test_the_agents_rubric_goes_before_its_workspaces(uow: UnitsOfWork) -> None:
     for_all, for_agent = NamedRubric(a_rubric("compliance")), NamedRubric(a_rubric("tool_usage"))
     (accepted,) = _submit(uow, "one")
     with uow() as work:
-        stored = work.calls.get(accepted.call_id)
+        stored = work.calls.key(accepted.call_id)
         assert stored is not None
         assert work.rubrics.default_for(stored.workspace, stored.agent_id) is None
         work.rubrics.set_default("default", for_all, agent_ref=None)
@@ -252,11 +361,10 @@ def test_a_call_comes_back_as_it_was_handed_over(uow: UnitsOfWork) -> None:
     call = a_call("one")
     (accepted,) = _submit(uow, "one")
 
-    with uow() as work:
-        stored = work.calls.get(accepted.call_id)
+    claimed = _claim(uow, accepted.evaluation_id)
 
-    assert stored is not None
-    assert stored.call == call
+    assert claimed is not None
+    assert claimed.call == call
 
 
 def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(uow: UnitsOfWork, outbox: Outbox) -> None:
@@ -264,7 +372,7 @@ def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(uo
         added = work.calls.add(a_call("one"), workspace_name="default")
 
     with uow() as work:
-        assert work.calls.get(added.call_id) is None
+        assert work.calls.key(added.key.id) is None
     assert outbox.sent == []
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from sqlalchemy import func, select, text, update
 
 from qa_worker.adapters.postgres.tables import attempts, evaluations, metadata
-from qa_worker.application.ports import AttemptRecord, WorkRef
+from qa_worker.application.ports import AttemptRecord, CallKey, WorkRef
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Usage
@@ -56,6 +56,8 @@ class WorkMachine(RuleBasedStateMachine):
         self.ids = [answer.evaluation_id for answer in accepted if isinstance(answer, Accepted)]
         self.states = dict.fromkeys(self.ids, WorkState.QUEUED)
         self.valid: dict[uuid.UUID, uuid.UUID] = {}
+        self.ended: dict[uuid.UUID, str] = {}
+        self.accepted = [answer for answer in accepted if isinstance(answer, Accepted)]
         self.recorded: dict[uuid.UUID, int] = dict.fromkeys(self.ids, 0)
 
     @rule(target=leases, which=st.integers(0, 1))
@@ -63,29 +65,31 @@ class WorkMachine(RuleBasedStateMachine):
         work_id = self.ids[which]
         free = self.states[work_id] in (WorkState.PENDING, WorkState.QUEUED)
         with self.uow() as work:
-            lease = work.evaluations.claim(work_id, lease_s=60)
+            claimed = work.evaluations.claim([work_id], lease_s=60)
             work.commit()
-        if lease is None:
+        if not claimed:
             assert not free or self._waits(work_id)
             return Lease(work_id, uuid.uuid4(), 1, MAX_ATTEMPTS, datetime.now(UTC))
         assert free
-        self.valid[work_id] = lease.token
-        return lease
+        self.valid[work_id] = claimed[0].lease.token
+        return claimed[0].lease
 
     @rule(lease=leases)
     def finish(self, lease: Lease) -> None:
-        self._write(lease, lambda work: work.finish(lease, ANSWER, Evidence(), _record("done")), final=True)
+        key, record = self._key(lease), _record("done")
+        self._write(lease, "done", lambda work: work.finish(lease, key, ANSWER, Evidence(), record), final=True)
 
     @rule(lease=leases, counts=st.booleans(), wait_s=st.sampled_from([-1, 60]))
     def wait(self, lease: Lease, counts: bool, wait_s: int) -> None:  # noqa: FBT001 - hypothesis passes it by name
-        until = datetime.now(UTC) + timedelta(seconds=wait_s)
         record = _record("retry" if counts else "parked", failed=True)
-        self._write(lease, lambda work: work.wait(lease, until=until, reason="x", counts=counts, record=record))
+        self._write(
+            lease, record.result, lambda work: work.wait(lease, wait_s=wait_s, reason="x", counts=counts, record=record)
+        )
 
     @rule(lease=leases)
     def bury(self, lease: Lease) -> None:
         record = _record("dead", failed=True)
-        self._write(lease, lambda work: work.bury(lease, evidence=None, record=record), final=True)
+        self._write(lease, "dead", lambda work: work.bury(lease, evidence=None, record=record), final=True)
 
     @rule()
     def every_worker_dies(self) -> None:
@@ -127,21 +131,34 @@ class WorkMachine(RuleBasedStateMachine):
             for row in connection.execute(counted):
                 assert row.n >= self.recorded[row.evaluation_id]
 
-    def _write(self, lease: Lease, write: object, *, final: bool = False) -> None:
+    def _write(self, lease: Lease, result: str, write: object, *, final: bool = False) -> None:
         assert callable(write)
         holds = self.valid.get(lease.work_id) == lease.token and self.states[lease.work_id] is WorkState.RUNNING
+        # The same end of the same attempt once more: a commit whose answer was lost. It changes nothing.
+        again = self.ended.get(lease.token) == result
         try:
             with self.uow() as work:
                 write(work.evaluations)
                 work.commit()
         except LeaseLost:
             assert not holds
+            assert not again
         else:
+            if again:
+                return
             assert holds
+            self.ended[lease.token] = result
             self.recorded[lease.work_id] += 1
             del self.valid[lease.work_id]
             if final:
                 assert self.recorded[lease.work_id] >= 1
+
+    def _key(self, lease: Lease) -> CallKey:
+        call_id = next(one.call_id for one in self.accepted if one.evaluation_id == lease.work_id)
+        with self.uow() as work:
+            key = work.calls.key(call_id)
+        assert key is not None
+        return key
 
     def _waits(self, work_id: uuid.UUID) -> bool:
         return any(row.id == work_id and row.not_before > datetime.now(UTC) for row in self._rows())

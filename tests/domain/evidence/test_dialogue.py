@@ -6,6 +6,8 @@ import pytest
 
 from qa_worker.domain.evidence import dialogue
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.outcomes import tried
+from qa_worker.domain.evidence.speech import speech_of
 from qa_worker.domain.transcript import Turn
 from tests.domain.evidence.talk import agent, caller, calls, returns, talk
 
@@ -14,12 +16,12 @@ BAD = returns("Error: not found")
 
 
 def loops(*turns: Turn) -> list[Fact]:
-    return list(dialogue.loops(talk(*turns)))
+    return list(dialogue.loops(speech_of(talk(*turns))))
 
 
 def prompts(*turns: Turn) -> list[Fact]:
     transcript = talk(*turns)
-    return list(dialogue.repeated_prompts(transcript, transcript.tool_uses()))
+    return list(dialogue.repeated_prompts(speech_of(transcript), tried(transcript.tool_uses())))
 
 
 def numbers(facts: Iterable[Fact]) -> list[int | None]:

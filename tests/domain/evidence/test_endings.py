@@ -4,6 +4,7 @@ import pytest
 
 from qa_worker.domain.evidence.endings import abrupt_end, unanswered
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.speech import speech_of
 from qa_worker.domain.transcript import Turn
 from tests.domain.evidence.talk import agent, caller, calls, returns, talk
 
@@ -11,12 +12,13 @@ HELLO = agent("Hello. How can I help you?")
 
 
 def open_end(*turns: Turn) -> list[Fact]:
-    return list(unanswered(talk(*turns)))
+    transcript = talk(*turns)
+    return list(unanswered(transcript, speech_of(transcript)))
 
 
 def abrupt(*turns: Turn) -> list[Fact]:
     transcript = talk(*turns)
-    return list(abrupt_end(transcript, transcript.tool_uses()))
+    return list(abrupt_end(transcript, speech_of(transcript), transcript.tool_uses()))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from qa_worker.domain.evidence.outcomes import failed, says_failed, succeeded
+from qa_worker.domain.evidence.outcomes import says_failed, tried
 from tests.domain.evidence.talk import calls, returns, talk
 
 
@@ -74,14 +74,14 @@ def test_deep_nesting_is_read_as_text() -> None:
 
 
 def test_the_platforms_word_counts_as_much_as_the_results() -> None:
-    (marked,) = talk(calls("find"), returns("nothing here", is_error=True)).tool_uses()
-    (plain,) = talk(calls("find"), returns("Error: no", is_error=False)).tool_uses()
-    assert failed(marked)
-    assert failed(plain)
-    assert not succeeded(plain)
+    (marked,) = tried(talk(calls("find"), returns("nothing here", is_error=True)).tool_uses())
+    (plain,) = tried(talk(calls("find"), returns("Error: no", is_error=False)).tool_uses())
+    assert marked.failed
+    assert plain.failed
+    assert not plain.succeeded
 
 
 def test_a_call_without_a_result_neither_failed_nor_succeeded() -> None:
-    (use,) = talk(calls("find")).tool_uses()
-    assert not failed(use)
-    assert not succeeded(use)
+    (use,) = tried(talk(calls("find")).tool_uses())
+    assert not use.failed
+    assert not use.succeeded

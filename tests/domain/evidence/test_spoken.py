@@ -99,6 +99,12 @@ def test_a_code_is_heard_where_it_is_complete_for_the_first_time() -> None:
     assert heard.first(fold("B5ODZY")) is None
 
 
+def test_a_code_is_known_from_the_text_on_that_completes_it() -> None:
+    heard = Heard(["the code is", "B five O", "D Z X"])
+    assert [heard.by(number, fold("B5ODZX")) for number in (-1, 0, 1, 2)] == [False, False, False, True]
+    assert not heard.by(2, fold("B5ODZY"))
+
+
 def test_a_code_is_heard_as_written_too() -> None:
     assert Heard(["", "my email is mike.hotel@example.com"]).first(fold("mike.hotel@example.com")) == 1
 

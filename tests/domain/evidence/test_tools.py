@@ -7,6 +7,7 @@ import pytest
 from qa_worker.domain.call import Agent, Expected, ToolSpec
 from qa_worker.domain.evidence import tools
 from qa_worker.domain.evidence.facts import Check, Fact
+from qa_worker.domain.evidence.outcomes import tried
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
 from tests.domain.evidence.talk import agent, caller, calls, returns, talk
 
@@ -17,16 +18,16 @@ NOBODY = Agent("a1")
 
 def repeated(*turns: Turn) -> list[int | None]:
     transcript = talk(*turns)
-    return turn_numbers(tools.repeated(transcript.tool_uses(), transcript))
+    return turn_numbers(tools.repeated(tried(transcript.tool_uses()), transcript))
 
 
 def claimed(*turns: Turn) -> list[Fact]:
     transcript = talk(*turns)
-    return list(tools.claimed(transcript.tool_uses(), transcript))
+    return list(tools.claimed(tried(transcript.tool_uses()), transcript))
 
 
 def malformed(transcript: Transcript, by: Agent = NOBODY) -> list[Fact]:
-    return list(tools.malformed(transcript.tool_uses(), by))
+    return list(tools.malformed(tried(transcript.tool_uses()), by))
 
 
 def turn_numbers(facts: Iterable[Fact]) -> list[int | None]:
@@ -38,7 +39,7 @@ def turn_numbers(facts: Iterable[Fact]) -> list[int | None]:
 
 def test_the_same_call_again_is_a_repeat() -> None:
     transcript = talk(calls("find", code="A1", n=2), OK, calls("find", n=2, code=" a1", page=None), OK)
-    (fact,) = tools.repeated(transcript.tool_uses(), transcript)
+    (fact,) = tools.repeated(tried(transcript.tool_uses()), transcript)
     assert (fact.check, fact.turn, fact.subject) == (Check.REPEATED_TOOL_CALL, 2, "find")
     assert fact.quote == 'find({"n":2,"code":" a1","page":null})'
     assert "turn 0" in fact.detail
@@ -123,7 +124,7 @@ def test_a_call_that_the_tool_accepted_is_not_malformed() -> None:
 
 def test_failed_calls_are_facts_and_others_are_not() -> None:
     transcript = talk(calls("find", code="A1"), BAD, calls("find", code="A2"), OK, calls("find", code="A3"))
-    (fact,) = tools.failed(transcript.tool_uses())
+    (fact,) = tools.failed(tried(transcript.tool_uses()))
     assert (fact.check, fact.turn, fact.quote) == (Check.FAILED_TOOL_CALL, 0, 'find({"code":"A1"})')
     assert "not found" in fact.detail
 

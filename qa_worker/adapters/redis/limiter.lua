@@ -1,0 +1,167 @@
+-- One model's token buckets: see domain/bucket.py, which this repeats operation by operation.
+-- KEYS[1] the hash. ARGV: what to do, the time ('' for the server's clock), burst_s, double_s, book_ahead_s, use, slack_s,
+-- peak, regrow, idle_s, three assumed limits, and the operands. Returns strings: numbers would be cut to integers.
+local LONGEST_WAIT_S, UNLEARNT_WAIT_S, CUT, LOWEST_CEILING, GROWTH_STEP_S, KEPT_S = 60, 5, 0.85, 0.2, 1, 3600
+
+local act, now = ARGV[1], tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+local burst_s, double_s, book_ahead_s, use = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local slack_s, peak, regrow, idle_s = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local start = {tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])}
+local OPERANDS = 13
+
+local at, paced_at, pace, ceiling, lead, queue, paused_until
+local limit, level, learnt, rate, full = {}, {}, {}, {}, {}
+
+local function derive()
+  for m = 1, 3 do
+    rate[m] = use * limit[m] / 60
+    full[m] = burst_s * rate[m]
+  end
+end
+
+local function load()
+  local h = redis.call('HMGET', KEYS[1], 'at', 'paced_at', 'pace', 'ceiling', 'lead', 'queue', 'paused_until',
+    'limit1', 'limit2', 'limit3', 'level1', 'level2', 'level3', 'learnt1', 'learnt2', 'learnt3')
+  if not h[1] then
+    at, paced_at, pace, ceiling, lead, queue, paused_until = now, now, 1, peak, slack_s, 0, 0
+    for m = 1, 3 do limit[m], learnt[m] = start[m], 0 end
+    derive()
+    for m = 1, 3 do level[m] = full[m] end
+    return
+  end
+  for i = 1, 16 do h[i] = tonumber(h[i]) end
+  at, paced_at, pace, ceiling, lead, queue, paused_until = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
+  for m = 1, 3 do limit[m], level[m], learnt[m] = h[7 + m], h[10 + m], h[13 + m] end
+  derive()
+end
+
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
+local function save()
+  redis.call('HSET', KEYS[1], 'at', exact(at), 'paced_at', exact(paced_at), 'pace', exact(pace),
+    'ceiling', exact(ceiling), 'lead', exact(lead), 'queue', exact(queue), 'paused_until', exact(paused_until),
+    'limit1', exact(limit[1]), 'limit2', exact(limit[2]), 'limit3', exact(limit[3]),
+    'level1', exact(level[1]), 'level2', exact(level[2]), 'level3', exact(level[3]),
+    'learnt1', learnt[1], 'learnt2', learnt[2], 'learnt3', learnt[3])
+  redis.call('EXPIRE', KEYS[1], KEPT_S + math.ceil(math.max(0, paused_until - now)))
+end
+
+local function fill()
+  local passed = math.max(0, now - at)
+  for m = 1, 3 do level[m] = math.min(full[m], level[m] + rate[m] * passed) end
+  at = now
+end
+
+local function top(share)
+  return slack_s * math.min(1, pace) * share
+end
+
+local function has_learnt()
+  return math.max(learnt[1], learnt[2], learnt[3]) > 0
+end
+
+local function grow(passed)
+  if pace < ceiling then
+    pace = math.min(ceiling, pace * 2 ^ (passed / double_s))
+  else
+    pace = pace + regrow * passed
+  end
+  pace = math.min(pace, has_learnt() and peak or 1)
+end
+
+local function advance(share)
+  local passed = math.max(0, now - paced_at)
+  if passed >= idle_s then
+    pace = math.min(pace, 1, start[1] / limit[1], start[2] / limit[2], start[3] / limit[3])
+  end
+  lead = math.max(lead, -2 * book_ahead_s * pace * share) + passed * pace * share
+  lead = math.min(lead, top(share))
+  if lead < top(share) / 2 then grow(math.min(passed, GROWTH_STEP_S)) end
+  local drained = math.max(0, now - math.max(paced_at, paused_until)) * share
+  queue = math.max(0, queue - drained)
+  paced_at = now
+end
+
+local function refuse(wait, cost)
+  wait = wait + queue
+  queue = math.min(has_learnt() and LONGEST_WAIT_S or UNLEARNT_WAIT_S, queue + cost)
+  return 0, wait
+end
+
+local function reserve(need, share)
+  local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
+  fill()
+  advance(share)
+  if paused_until > now then return refuse(paused_until - now, cost) end
+  local speed = pace * share
+  local ahead = math.max(0, -lead / speed, -level[1] / rate[1], -level[2] / rate[2], -level[3] / rate[3])
+  if ahead > book_ahead_s then return refuse(ahead - book_ahead_s / 2, cost) end
+  local wait = math.max(0, (math.min(cost, top(share)) - lead) / speed)
+  for m = 1, 3 do wait = math.max(wait, (math.min(need[m], full[m]) - level[m]) / rate[m]) end
+  for m = 1, 3 do level[m] = math.min(level[m], (burst_s - wait) * rate[m]) - need[m] end
+  lead = lead - cost
+  return 1, wait
+end
+
+local function settle(change)
+  fill()
+  for m = 1, 3 do level[m] = math.min(full[m], level[m] + change[m]) end
+end
+
+local function pause(seconds)
+  if paused_until <= now then
+    ceiling = math.max(LOWEST_CEILING, CUT * math.min(1, pace))
+    pace = math.min(pace, ceiling / 2)
+  end
+  paused_until = math.max(paused_until, now + seconds)
+end
+
+local function booked_seconds()
+  local now_lead = lead + math.max(0, now - paced_at) * pace
+  local behind = math.max(0, -now_lead / pace, -level[1] / rate[1], -level[2] / rate[2], -level[3] / rate[3])
+  return behind * math.min(1, pace)
+end
+
+local function learn(limits, left)
+  fill()
+  local booked, grown = booked_seconds(), 1
+  for m = 1, 3 do
+    local was_limit, was_full = limit[m], full[m]
+    if limits[m] then limit[m], learnt[m] = limits[m], 1 end
+    derive()
+    level[m] = level[m] + (full[m] - was_full)
+    if left[m] then level[m] = math.min(level[m], left[m] - booked * rate[m]) end
+    grown = math.min(grown, was_limit / limit[m])
+  end
+  pace = pace * grown
+  queue = queue * grown
+end
+
+local function operands(first)
+  first = OPERANDS + first
+  return {tonumber(ARGV[first]), tonumber(ARGV[first + 1]), tonumber(ARGV[first + 2])}
+end
+
+load()
+local granted, wait = 1, 0
+if act == 'reserve' then
+  granted, wait = reserve(operands(1), tonumber(ARGV[OPERANDS + 4]))
+elseif act == 'settle' then
+  settle(operands(1))
+elseif act == 'pause' then
+  pause(tonumber(ARGV[OPERANDS + 1]))
+elseif act == 'learn' then
+  learn(operands(1), operands(4))
+elseif act == 'status' then
+  fill()
+  return {exact(limit[1]), exact(limit[2]), exact(limit[3]), exact(level[1]), exact(level[2]), exact(level[3]),
+    tostring(learnt[1]), tostring(learnt[2]), tostring(learnt[3])}
+end
+save()
+return {granted, exact(wait), exact(math.max(0, paused_until - now))}

@@ -1,0 +1,238 @@
+"""The provider's limits, shared by all workers through one atomic script (`limiter.lua`, modelled by `domain/bucket.py`).
+
+A permit may be booked up to `book_ahead_s` ahead: `reserve` then waits for its turn before it returns. That is one call
+to Redis for a request, in order of arrival, where polling needs several and lets the lucky pass. A turn that comes while
+the provider has us paused is given back and asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from qa_worker.adapters.redis.connection import AwayError, Reply, Shared, Value
+from qa_worker.application.judging import RateLimits
+from qa_worker.application.limits import BucketStatus, Need, NoRoom, Permit
+from qa_worker.domain import bucket as model_of
+from qa_worker.domain.bucket import METERS, Amounts, Bucket, Known, Pacing, Turn
+from qa_worker.domain.evaluation import Usage
+
+log = structlog.get_logger(__name__)
+
+START = {"requests": 1000, "input_tokens": 1_000_000, "output_tokens": 200_000}
+"""Assumed until the first answer tells: half the tokens of the provider's lowest paid tier (Start)."""
+LONGEST_PAUSE_S = 3600.0
+_LEAST_SHARE = 0.01
+_LEARN_EVERY_S = 0.25
+
+
+class RedisLimiter:
+    """Implements `Limiter` on one event loop. `caps` and `start` are limits a minute by meter.
+
+    `processes`: how many workers share the limits, for the part that this one takes while Redis is away. `ramp_s`: how
+    long the rate takes to double while it grows into limits just learnt.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, by name
+        self,
+        url: str,
+        *,
+        caps: Mapping[str, int | None],
+        burst_s: float = 10.0,
+        start: Mapping[str, int] = START,
+        ramp_s: float = 1.5,
+        book_ahead_s: float = 2.0,
+        processes: int = 4,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        server_clock: Callable[[], float] | None = None,
+    ) -> None:
+        """`server_clock` stands in for the server's in tests."""
+        self._caps: Known = _amounts(caps)
+        self._pacing = Pacing(
+            start=_lowest(_certain(_amounts(start)), self._caps),
+            burst_s=burst_s,
+            double_s=ramp_s,
+            book_ahead_s=book_ahead_s,
+        )
+        self._constants: list[Value] = [str(value).encode() for value in _flat(self._pacing)]
+        self._processes = processes
+        self._sleep = sleep
+        self._server_clock = server_clock
+        self._redis = Shared(url, "limiter.lua", _changed)
+        self._local: dict[str, Bucket] = {}
+        self._limits: dict[str, Known] = {}
+        self._learnt_at: dict[str, float] = {}
+        self._paused_until: dict[str, float] = {}
+
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
+        """See the port. Waits for a turn that was booked ahead; cancelled meanwhile, it gives the room back."""
+        amounts = (float(need.requests), float(need.input_tokens), float(need.output_tokens))
+        while True:
+            turn, shared = await self._book(model, amounts, max(share, _LEAST_SHARE))
+            if not turn.granted:
+                return NoRoom(turn.wait_s)
+            permit = Permit(model, need, shared)
+            if turn.wait_s <= 0:
+                return permit
+            try:
+                await self._sleep(turn.wait_s)
+            except asyncio.CancelledError:
+                await self.settle(permit, None)
+                raise
+            if time.monotonic() >= self._paused_until.get(model, 0.0):
+                return permit
+            await self.settle(permit, None)
+
+    async def settle(self, permit: Permit, usage: Usage | None) -> None:
+        """See the port. Cached reads don't count for the provider's input meter (docs, rate-limits); writes do."""
+        change = _change(permit.need, usage)
+        if not any(change):
+            return
+        if not permit.shared:
+            self._keep(permit.model, lambda state, now: model_of.settle(state, now, change, self._own))
+            return
+        try:
+            await self._ask(permit.model, "settle", *change)
+        except AwayError:
+            # The shared bucket refills by itself; what isn't given back is a moment of its rate.
+            return
+
+    async def pause(self, model: str, seconds: float) -> None:
+        """See the port. Bounded by LONGEST_PAUSE_S."""
+        if seconds <= 0:
+            return
+        seconds = min(seconds, LONGEST_PAUSE_S)
+        self._paused_until[model] = max(self._paused_until.get(model, 0.0), time.monotonic() + seconds)
+        try:
+            await self._ask(model, "pause", seconds)
+        except AwayError:
+            self._keep(model, lambda state, now: model_of.pause(state, now, seconds))
+
+    async def learn(self, model: str, limits: RateLimits) -> None:
+        """See the port. Limits that are known already are told on four times a second, for what is left of them."""
+        told: Known = (limits.requests, limits.input_tokens, limits.output_tokens)
+        known: Known = _capped(told, self._caps)
+        if known == (None, None, None):
+            return
+        now = time.monotonic()
+        if self._limits.get(model) == known and now - self._learnt_at.get(model, 0.0) < _LEARN_EVERY_S:
+            return
+        self._limits[model], self._learnt_at[model] = known, now
+        left: Known = (limits.requests_left, limits.input_tokens_left, limits.output_tokens_left)
+        try:
+            await self._ask(model, "learn", *map(_text, known), *map(_text, left))
+        except AwayError:
+            self._keep(model, lambda state, at: model_of.learn(state, at, self._part(known), left, self._own))
+
+    async def status(self, model: str) -> tuple[BucketStatus, ...]:
+        """See the port. `source` is learnt, settings (a cap binds), assumed, or local while Redis is away."""
+        try:
+            values = [float(value) for value in await self._ask(model, "status")]
+        except AwayError:
+            state = model_of.filled(self._own_bucket(model), time.monotonic(), self._own)
+            return tuple(map(BucketStatus, METERS, state.limits, state.levels, ("local",) * len(METERS)))
+        limits, levels, learnt = values[0:3], values[3:6], values[6:9]
+        sources = [
+            "settings" if cap is not None and limit >= cap else "learnt" if known else "assumed"
+            for limit, known, cap in zip(limits, learnt, self._caps, strict=True)
+        ]
+        return tuple(map(BucketStatus, METERS, limits, levels, sources))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._redis.close()
+
+    async def _book(self, model: str, need: Amounts, share: float) -> tuple[Turn, bool]:
+        try:
+            granted, wait_s, _ = await self._ask(model, "reserve", *need, share)
+        except AwayError:
+            state, turn = model_of.reserve(
+                self._own_bucket(model), time.monotonic(), need, share=share, pacing=self._own
+            )
+            self._local[model] = state
+            return turn, False
+        return Turn(granted=bool(granted), wait_s=float(wait_s)), True
+
+    async def _ask(self, model: str, act: str, *operands: Value) -> Reply:
+        now = "" if self._server_clock is None else repr(self._server_clock())
+        reply = await self._redis.run(f"qa:limits:{{{model}}}", [act, now, *self._constants, *operands])
+        if act != "status":
+            # Another process may have been told to pause: every answer says so.
+            self._paused_until[model] = time.monotonic() + float(reply[2])
+        return reply
+
+    def _keep(self, model: str, change: Callable[[Bucket, float], Bucket]) -> None:
+        self._local[model] = change(self._own_bucket(model), time.monotonic())
+
+    def _own_bucket(self, model: str) -> Bucket:
+        """This process's part of the limits, as last known."""
+        state = self._local.get(model)
+        if state is None:
+            now = time.monotonic()
+            state = model_of.opened(self._own, now)
+            known = self._part(self._limits.get(model, (None, None, None)))
+            state = model_of.learn(state, now, known, (None, None, None), self._own)
+            self._local[model] = state
+        return state
+
+    @property
+    def _own(self) -> Pacing:
+        requests, input_tokens, output_tokens = self._pacing.start
+        parts = self._processes
+        return replace(self._pacing, start=(requests / parts, input_tokens / parts, output_tokens / parts))
+
+    def _part(self, limits: Known) -> Known:
+        requests, input_tokens, output_tokens = (None if limit is None else limit / self._processes for limit in limits)
+        return requests, input_tokens, output_tokens
+
+
+def _changed(shared: bool, fault: str) -> None:  # noqa: FBT001 - a callback
+    if shared:
+        log.info("limits_shared")
+    else:
+        log.warning("limits_local", error=fault)
+
+
+def _change(need: Need, usage: Usage | None) -> Amounts:
+    if usage is None:
+        return float(need.requests), float(need.input_tokens), float(need.output_tokens)
+    written = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
+    return 0.0, float(need.input_tokens - usage.input_tokens - written), float(need.output_tokens - usage.output_tokens)
+
+
+def _amounts(by_meter: Mapping[str, int | None]) -> Known:
+    requests, input_tokens, output_tokens = (by_meter.get(meter) for meter in METERS)
+    return requests, input_tokens, output_tokens
+
+
+def _capped(limits: Known, caps: Known) -> Known:
+    # A limit of zero would be divided by; one a minute is as good as none.
+    requests, input_tokens, output_tokens = (
+        None if limit is None else max(1.0, limit if cap is None else min(limit, cap))
+        for limit, cap in zip(limits, caps, strict=True)
+    )
+    return requests, input_tokens, output_tokens
+
+
+def _lowest(start: Amounts, caps: Known) -> Amounts:
+    return _certain(_capped(start, caps))
+
+
+def _certain(amounts: Known) -> Amounts:
+    requests, input_tokens, output_tokens = amounts
+    if requests is None or input_tokens is None or output_tokens is None:
+        raise ValueError(f"start needs a limit for each of {', '.join(METERS)}")
+    return requests, input_tokens, output_tokens
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+def _flat(pacing: Pacing) -> list[float]:
+    p = pacing
+    return [p.burst_s, p.double_s, p.book_ahead_s, p.use, p.slack_s, p.peak, p.regrow, p.idle_s, *p.start]

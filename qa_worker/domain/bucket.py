@@ -1,0 +1,225 @@
+"""How fast requests may leave: three token buckets, and a pace that grows into them.
+
+This is the model of `adapters/redis/limiter.lua`, operation by operation and in the same order of arithmetic: a property
+test drives both with the same stream. It runs by itself where Redis is away.
+
+*Levels.* Each meter refills continuously at `use` x limit and holds at most `burst_s` of that. A request leaves when the
+level covers its need, or when the bucket is full: then it goes below zero, so that a need greater than the bucket is a
+long wait and never a deadlock. Granted in any time t: at most max(bucket, need) + rate x t.
+
+*Booking ahead.* A request whose turn comes within `book_ahead_s` takes its room now and is told how long to wait. That
+keeps the order, costs one question for each request, and lets nobody big starve; only those behind are refused. Each
+refusal moves `queue` on by that request's share of the rate, so that 500 refused ones come back one after the other.
+
+*Pace.* `lead` is a fourth bucket, in seconds of the tightest rate, of `slack_s`. It refills at `pace` x `share`. The pace
+starts at the assumed limits, doubles every `double_s` while it is what holds requests back, up to `peak` (a burst is
+spent at twice the rate, not in one instant), and starts again after `idle_s` without traffic: providers refuse traffic
+that grows too fast (`ramp_limit_exceeded`). A pause cuts it as TCP does: to half at once, quickly back to 85 %, then
+slowly, so that others who use the same limits find room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+Amounts = tuple[float, float, float]
+"""Of requests, input tokens, output tokens."""
+Known = tuple[float | None, float | None, float | None]
+
+METERS = ("requests", "input_tokens", "output_tokens")
+LONGEST_WAIT_S = 60.0
+"""Nobody is told to come back later than that, a pause aside: estimates of a longer queue are worth nothing."""
+_UNLEARNT_WAIT_S = 5.0
+_CUT = 0.85
+_LOWEST_CEILING = 0.2
+_GROWTH_STEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The constants. `start` are the limits a minute that are assumed before any are learnt.
+
+    `use` leaves 1 % to the provider, so that its bucket is always a little fuller than ours and jitter on the way makes
+    no 429. `regrow` is the part of the rate that the pace gains in a second after a cut.
+    """
+
+    start: Amounts
+    burst_s: float = 10.0
+    double_s: float = 1.5
+    book_ahead_s: float = 2.0
+    use: float = 0.99
+    slack_s: float = 2.0
+    peak: float = 2.0
+    regrow: float = 0.02
+    idle_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The state of one model's limits. Times are seconds of one clock; `limits` are a minute; `learnt` is 0 or 1."""
+
+    limits: Amounts
+    levels: Amounts
+    learnt: Amounts
+    at: float
+    paced_at: float
+    pace: float
+    ceiling: float
+    lead: float
+    queue: float = 0.0
+    paused_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whether room was taken, and how long to wait: before leaving, or before asking again."""
+
+    granted: bool
+    wait_s: float
+
+
+def opened(pacing: Pacing, now: float) -> Bucket:
+    """A full bucket of the assumed limits."""
+    full = _each(lambda limit: pacing.burst_s * (pacing.use * limit / 60), pacing.start)
+    return Bucket(
+        limits=pacing.start,
+        levels=full,
+        learnt=(0.0, 0.0, 0.0),
+        at=now,
+        paced_at=now,
+        pace=1.0,
+        ceiling=pacing.peak,
+        lead=pacing.slack_s,
+    )
+
+
+def reserve(bucket: Bucket, now: float, need: Amounts, *, share: float, pacing: Pacing) -> tuple[Bucket, Turn]:
+    """Take `need` of all meters now or ahead of time, or nothing. `share` (over 0, up to 1) slows the pace."""
+    rates = _rates(bucket.limits, pacing)
+    cost = max(need[0] / rates[0], need[1] / rates[1], need[2] / rates[2])
+    bucket = _paced(filled(bucket, now, pacing), now, share, pacing)
+    if bucket.paused_until > now:
+        return _refused(bucket, bucket.paused_until - now, cost)
+    speed = bucket.pace * share
+    ahead = max(0.0, -bucket.lead / speed, *_each(lambda level, rate: -level / rate, bucket.levels, rates))
+    if ahead > pacing.book_ahead_s:
+        return _refused(bucket, ahead - pacing.book_ahead_s / 2, cost)
+    wait = max(
+        0.0,
+        (min(cost, _top(bucket.pace, share, pacing)) - bucket.lead) / speed,
+        *_each(
+            lambda amount, level, rate: (min(amount, pacing.burst_s * rate) - level) / rate, need, bucket.levels, rates
+        ),
+    )
+    # Spent when it leaves: a level that is full by then has not gone on filling meanwhile.
+    levels = _each(
+        lambda level, amount, rate: min(level, (pacing.burst_s - wait) * rate) - amount, bucket.levels, need, rates
+    )
+    return replace(bucket, levels=levels, lead=bucket.lead - cost), Turn(granted=True, wait_s=wait)
+
+
+def settle(bucket: Bucket, now: float, change: Amounts, pacing: Pacing) -> Bucket:
+    """Give back `change` (reserved less used) of each meter; below zero it takes. Never above a full bucket."""
+    bucket = filled(bucket, now, pacing)
+    full = _full(bucket.limits, pacing)
+    return replace(bucket, levels=_each(lambda level, more, most: min(most, level + more), bucket.levels, change, full))
+
+
+def pause(bucket: Bucket, now: float, seconds: float) -> Bucket:
+    """Nobody leaves for so long. The pace is cut once for each pause, not for each of the refusals it came with."""
+    if bucket.paused_until <= now:
+        ceiling = max(_LOWEST_CEILING, _CUT * min(1.0, bucket.pace))
+        bucket = replace(bucket, ceiling=ceiling, pace=min(bucket.pace, ceiling / 2))
+    return replace(bucket, paused_until=max(bucket.paused_until, now + seconds))
+
+
+def learn(bucket: Bucket, now: float, limits: Known, left: Known, pacing: Pacing) -> Bucket:
+    """Take over limits (already capped), and lower the levels to what is `left`.
+
+    What was spent of the old bucket stays spent of the new one. `left` is as old as the answer that told it, and doesn't
+    know of requests that have not arrived; so it only ever lowers, and what is in flight is not taken off it again: with
+    hundreds in flight that would stop everything, while our own level has all of them in it already.
+    """
+    bucket = filled(bucket, now, pacing)
+    known = _each(lambda new, old: old if new is None else new, limits, bucket.limits)
+    full, was_full = _full(known, pacing), _full(bucket.limits, pacing)
+    levels = _each(lambda level, new, old: level + (new - old), bucket.levels, full, was_full)
+    booked = _booked_s(bucket, now, pacing)
+    room = _each(
+        lambda level, rest, rate: level if rest is None else min(level, rest - booked * rate),
+        levels,
+        left,
+        _rates(known, pacing),
+    )
+    # The same requests a second as before: the pace is relative to the limits, and grows from there.
+    grown = min(1.0, *_each(lambda old, new: old / new, bucket.limits, known))
+    return replace(
+        bucket,
+        limits=known,
+        levels=room,
+        learnt=_each(lambda new, was: was if new is None else 1.0, limits, bucket.learnt),
+        pace=bucket.pace * grown,
+        queue=bucket.queue * grown,
+    )
+
+
+def filled(bucket: Bucket, now: float, pacing: Pacing) -> Bucket:
+    """The levels as they are now. A clock that was set back refills nothing and goes on from there."""
+    passed = max(0.0, now - bucket.at)
+    rates = _rates(bucket.limits, pacing)
+    levels = _each(lambda level, rate: min(pacing.burst_s * rate, level + rate * passed), bucket.levels, rates)
+    return replace(bucket, levels=levels, at=now)
+
+
+def _paced(bucket: Bucket, now: float, share: float, pacing: Pacing) -> Bucket:
+    passed = max(0.0, now - bucket.paced_at)
+    pace = bucket.pace
+    if passed >= pacing.idle_s:
+        floor = min(1.0, *_each(lambda start, limit: start / limit, pacing.start, bucket.limits))
+        pace = min(pace, floor)
+    # What was booked at a higher speed must not bind a slower one for long. Twice: one booking may go over the edge.
+    lead = max(bucket.lead, -2 * pacing.book_ahead_s * pace * share) + passed * pace * share
+    lead = min(lead, _top(pace, share, pacing))
+    if lead < _top(pace, share, pacing) / 2:
+        pace = _grown(bucket, pace, min(passed, _GROWTH_STEP_S), pacing)
+    drained = max(0.0, now - max(bucket.paced_at, bucket.paused_until)) * share
+    return replace(bucket, paced_at=now, pace=pace, lead=lead, queue=max(0.0, bucket.queue - drained))
+
+
+def _grown(bucket: Bucket, pace: float, passed: float, pacing: Pacing) -> float:
+    if pace < bucket.ceiling:
+        pace = min(bucket.ceiling, pace * 2 ** (passed / pacing.double_s))
+    else:
+        pace = pace + pacing.regrow * passed
+    return min(pace, pacing.peak if max(bucket.learnt) > 0 else 1.0)
+
+
+def _booked_s(bucket: Bucket, now: float, pacing: Pacing) -> float:
+    """Seconds of the full rate that are in our levels already, for requests that wait for their turn."""
+    lead = bucket.lead + max(0.0, now - bucket.paced_at) * bucket.pace
+    behind = _each(lambda level, rate: -level / rate, bucket.levels, _rates(bucket.limits, pacing))
+    return max(0.0, -lead / bucket.pace, *behind) * min(1.0, bucket.pace)
+
+
+def _refused(bucket: Bucket, wait_s: float, cost: float) -> tuple[Bucket, Turn]:
+    turn = Turn(granted=False, wait_s=wait_s + bucket.queue)
+    longest = LONGEST_WAIT_S if max(bucket.learnt) > 0 else _UNLEARNT_WAIT_S
+    return replace(bucket, queue=min(longest, bucket.queue + cost)), turn
+
+
+def _top(pace: float, share: float, pacing: Pacing) -> float:
+    return pacing.slack_s * min(1.0, pace) * share
+
+
+def _rates(limits: Amounts, pacing: Pacing) -> Amounts:
+    return _each(lambda limit: pacing.use * limit / 60, limits)
+
+
+def _full(limits: Amounts, pacing: Pacing) -> Amounts:
+    return _each(lambda rate: pacing.burst_s * rate, _rates(limits, pacing))
+
+
+def _each(function: Callable[..., float], *columns: tuple[float | None, ...]) -> Amounts:
+    requests, input_tokens, output_tokens = map(function, *columns)
+    return requests, input_tokens, output_tokens

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qa_worker.domain import bucket as model
+from qa_worker.domain.bucket import Amounts, Bucket, Pacing, Turn
+from tests.domain.provider import Backlog, Provider
+
+PACING = Pacing(start=(600.0, 600_000.0, 120_000.0), use=1.0)
+RUNNING = replace(model.opened(PACING, 0.0), learnt=(1.0, 1.0, 1.0))
+ONE = (1.0, 1000.0, 200.0)
+NOTHING = (None, None, None)
+MINUTES = 3
+
+
+def _reserved(state: Bucket, now: float, need: Amounts = ONE, share: float = 1.0) -> tuple[Bucket, Turn]:
+    return model.reserve(state, now, need, share=share, pacing=PACING)
+
+
+def _waits(state: Bucket, now: float, asked: int, share: float = 1.0) -> list[Turn]:
+    turns = []
+    for _ in range(asked):
+        state, turn = _reserved(state, now, share=share)
+        turns.append(turn)
+    return turns
+
+
+needs = st.tuples(st.just(1.0), st.floats(1, 500_000), st.floats(1, 100_000))
+steps = st.lists(st.tuples(st.floats(0, 20), needs, st.floats(0.1, 1.0)), min_size=1, max_size=60)
+
+
+@given(steps, st.sampled_from([0.0, 2.0]))
+def test_granted_in_any_time_is_at_most_a_bucket_and_the_rate(
+    stream: list[tuple[float, Amounts, float]], book_ahead_s: float
+) -> None:
+    pacing = replace(PACING, book_ahead_s=book_ahead_s)
+    state, now = replace(RUNNING, pace=2.0), 0.0
+    granted: list[tuple[float, Amounts]] = []
+    for gap, need, share in stream:
+        now += gap
+        state, turn = model.reserve(state, now, need, share=share, pacing=pacing)
+        if turn.granted:
+            granted.append((now + turn.wait_s, need))
+
+    for meter, limit in enumerate(PACING.start):
+        rate = limit / 60
+        for first in range(len(granted)):
+            window = granted[first:]
+            total = 0.0
+            for leaves, need in window:
+                total += need[meter]
+                most = max(pacing.burst_s * rate, *(n[meter] for _, n in window))
+                assert total <= most + rate * (leaves - window[0][0]) + 1e-6 * total
+
+
+@given(steps)
+def test_who_comes_first_leaves_first(stream: list[tuple[float, Amounts, float]]) -> None:
+    state, now, leaves = replace(RUNNING, pace=1.0), 0.0, []
+    for gap, _, _ in stream:
+        now += gap / 20
+        state, turn = _reserved(state, now)
+        leaves += [now + turn.wait_s] if turn.granted else []
+
+    assert all(earlier <= later + 1e-9 for earlier, later in pairwise(leaves))
+
+
+@given(needs, st.floats(0.05, 1.0))
+def test_a_need_greater_than_the_bucket_is_a_bounded_wait(need: Amounts, share: float) -> None:
+    huge = (need[0], need[1] * 50, need[2] * 50)
+    state, first = _reserved(RUNNING, 0.0, huge, share)
+    asked_at, turn = 0.0, first
+    for _ in range(200):
+        state, turn = _reserved(state, asked_at, huge, share)
+        if turn.granted:
+            break
+        asked_at += turn.wait_s
+
+    assert first.granted
+    assert turn.granted
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 5), st.floats(-1e6, 1e6)), max_size=30),
+    st.floats(1, 1e6),
+)
+def test_nothing_lifts_a_level_above_a_full_bucket(changes: list[tuple[float, float]], left: float) -> None:
+    state, now = RUNNING, 0.0
+    for gap, change in changes:
+        now += gap
+        state = model.settle(state, now, (1.0, change, change), PACING)
+        state = model.learn(state, now, NOTHING, (left, left, left), PACING)
+
+        assert all(
+            level <= PACING.burst_s * limit / 60 for level, limit in zip(state.levels, state.limits, strict=True)
+        )
+
+
+def test_five_hundred_refused_ones_are_told_to_come_one_after_the_other() -> None:
+    turns = _waits(RUNNING, 0.0, 560)
+    refused = [turn.wait_s for turn in turns if not turn.granted]
+
+    assert len(refused) > 500
+    assert all(later - earlier == pytest.approx(0.1) for earlier, later in pairwise(refused[:400]))
+
+
+def test_booking_ahead_ends_after_two_seconds() -> None:
+    granted = [turn.wait_s for turn in _waits(RUNNING, 0.0, 200) if turn.granted]
+
+    # two seconds' worth at once, two more ahead
+    assert len(granted) == pytest.approx(40, abs=2)
+    assert max(granted) <= 2.2
+
+
+def test_nobody_leaves_during_a_pause_and_the_pace_is_cut_once() -> None:
+    paused = model.pause(RUNNING, 0.0, 7.0)
+    again = model.pause(paused, 0.5, 3.0)
+    _, turn = _reserved(again, 1.0)
+
+    assert not turn.granted
+    assert turn.wait_s == pytest.approx(6.0)
+    assert again.pace == paused.pace < RUNNING.pace
+
+
+def test_a_shorter_pause_never_ends_a_longer_one() -> None:
+    assert model.pause(model.pause(RUNNING, 0.0, 60.0), 1.0, 1.0).paused_until == pytest.approx(60.0)
+
+
+def test_what_was_spent_before_limits_were_learnt_stays_spent() -> None:
+    state, _ = _reserved(model.opened(PACING, 0.0), 0.0)
+    learnt = model.learn(state, 0.0, (6000.0, None, None), NOTHING, PACING)
+
+    assert learnt.levels[0] == pytest.approx(1000 - 1)
+    assert learnt.learnt == (1.0, 0.0, 0.0)
+
+
+def test_what_is_left_only_lowers() -> None:
+    lowered = model.learn(RUNNING, 0.0, NOTHING, (7.0, 1e9, None), PACING)
+
+    assert lowered.levels == (7.0, *RUNNING.levels[1:])
+    assert model.learn(lowered, 0.0, NOTHING, (50.0, None, None), PACING).levels[0] == 7.0
+
+
+def test_an_empty_bucket_told_by_hundreds_of_answers_stops_nothing_that_is_booked() -> None:
+    state, now = replace(RUNNING, pace=1.0), 0.0
+    granted = 0
+    for _ in range(3000):
+        now += 0.02
+        state, turn = _reserved(state, now)
+        granted += turn.granted
+        state = model.learn(state, now, NOTHING, (0.0, 0.0, 0.0), PACING)
+
+    assert granted >= 0.97 * 10 * now
+
+
+def test_after_limits_are_learnt_the_rate_grows_and_does_not_jump() -> None:
+    state = model.learn(model.opened(PACING, 0.0), 0.0, (6000.0, 6e6, 1.2e6), NOTHING, PACING)
+    each_second = []
+    for second in range(12):
+        granted = 0
+        for tick in range(400):
+            state, turn = _reserved(state, second + tick / 400)
+            granted += turn.granted
+        each_second.append(granted)
+
+    assert each_second[1] < 40
+    assert each_second[-1] >= 100
+    assert all(later <= 2.5 * earlier + 10 for earlier, later in pairwise(each_second))
+
+
+def test_a_long_silence_starts_the_pace_again() -> None:
+    fast = replace(RUNNING, limits=(6000.0, 6e6, 1.2e6), pace=2.0)
+    state, _ = _reserved(fast, 61.0)
+
+    assert state.pace == pytest.approx(0.1)
+
+
+def test_a_share_slows_the_pace_whatever_the_buckets_hold() -> None:
+    assert sum(turn.granted for turn in _waits(RUNNING, 0.0, 100, share=0.1)) <= 5
+
+
+def test_a_clock_that_is_set_back_refills_nothing_and_goes_on() -> None:
+    state = model.settle(RUNNING, 1000.0, (-50.0, 0.0, 0.0), PACING)
+    state = model.settle(state, 10.0, (0.0, 0.0, 0.0), PACING)
+
+    assert state.levels[0] == pytest.approx(50.0)
+    assert model.filled(state, 11.0, PACING).levels[0] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "latency_s", "slots"),
+    [
+        (Provider((1000.0, 2e6, 4e5), holds_s=60.0), 1.0, 200),
+        (Provider((1000.0, 2e6, 4e5), holds_s=2.0), 1.0, 200),
+        (Provider((5000.0, 5e6, 1e6), holds_s=10.0, early=True), 1.0, 350),
+        (Provider((10_000.0, 10e6, 2e6), holds_s=10.0, early=True), 5.0, 1450),
+    ],
+    ids=["1000", "1000 in small buckets", "5000", "10000 in 5 s"],
+)
+def test_unknown_limits_are_used_to_the_full_and_not_hit(provider: Provider, latency_s: float, slots: int) -> None:
+    pacing = Pacing(start=(1000.0, 1e6, 2e5))
+    backlog = Backlog(
+        provider, pacing, need=(1.0, 1000.0, 150.0), used=(1.0, 900.0, 100.0), latency_s=latency_s, slots=slots
+    )
+
+    result = backlog.run(60.0 * MINUTES)
+
+    assert (result.sent - result.refused) / (provider.limits[0] * MINUTES) >= 0.97
+    assert result.refused_share < 0.005
+    assert result.asks < 3 * result.sent
+
+
+def test_others_who_use_half_of_the_limits_are_made_room_for() -> None:
+    provider = Provider((5000.0, 5e6, 1e6), holds_s=10.0, others=0.5)
+    pacing = Pacing(start=(1000.0, 1e6, 2e5))
+    backlog = Backlog(provider, pacing, need=(1.0, 1000.0, 150.0), used=(1.0, 900.0, 100.0), latency_s=1.0, slots=350)
+
+    result = backlog.run(60.0 * MINUTES)
+
+    assert (result.sent - result.refused) / (2500 * MINUTES) >= 0.97
+    assert result.refused_share < 0.005
