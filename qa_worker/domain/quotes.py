@@ -53,14 +53,16 @@ def _nearest_first(count: int, claimed: int | None) -> Iterator[int]:
 
 def _holds(turn: Turn, parts: Sequence[str], rarest: str) -> bool:
     """Whether the turn holds the parts in order; texts without their longest word aren't folded at all."""
-    texts = (turn.text, *map(_written, turn.tool_calls)) if turn.tool_calls else (turn.text,)
-    return any(rarest in rough(text) and _in_order(words(text), parts) for text in texts)
+    said = rarest in rough(turn.text) and _in_order(words(turn.text), parts)
+    return said or any(_called(call, parts, rarest) for call in turn.tool_calls)
 
 
-def _written(call: ToolCall) -> str:
-    """A tool call as it may be quoted: arguments in their own order, and once more in the order of their names."""
-    arguments = call.malformed or _ARGUMENTS.encode(dict(call.arguments))
-    return f"{call.name}({arguments}) {call.name}({canonical(call.arguments)})"
+def _called(call: ToolCall, parts: Sequence[str], rarest: str) -> bool:
+    """A tool call may be quoted with its arguments in their own order, or in the order of their names: the same words."""
+    written = f"{call.name}({call.malformed or _ARGUMENTS.encode(dict(call.arguments))})"
+    if rarest not in rough(written):
+        return False
+    return _in_order(words(f"{written} {call.name}({canonical(call.arguments)})"), parts)
 
 
 def _in_order(text: str, parts: Sequence[str]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from qa_worker.adapters.postgres.tables import evaluation_scores, evaluations
 from tests.cli.conftest import Cli, a_record, write
 
 pytestmark = [pytest.mark.services, pytest.mark.e2e]
@@ -67,7 +69,7 @@ def test_what_could_not_be_graded_exits_3_with_its_reason(served: Cli, tmp_path:
 
     assert ran.code == 3
     (line,) = ran.lines
-    assert (line["verdict"], line["error"]["code"]) == ("not_evaluated", "no_judge")
+    assert (line["state"], line["verdict"], line["error"]["code"]) == ("pending", None, "no_judge")
     shown = served("show", "one")
     assert "ANTHROPIC_API_KEY" in " ".join(shown.out.split())
 
@@ -147,6 +149,47 @@ def test_a_database_that_is_away_exits_3_with_a_hint(bare: Cli, tmp_path: Path) 
     assert ran.code == 3
     assert "doctor" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_database_url_as_hosts_hand_it_out_is_understood(cli: Cli, tmp_path: Path) -> None:
+    for scheme in ("postgresql", "postgres"):
+        url = cli.env["DATABASE_URL"].replace("postgresql+psycopg2", scheme)
+        assert cli("db", "upgrade", DATABASE_URL=url).code == 0
+
+
+def test_bad_settings_and_files_are_bad_input_and_no_verdict(cli: Cli, tmp_path: Path) -> None:
+    binary = tmp_path / "rubric.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    file = write(tmp_path / "calls.jsonl", a_record("one"))
+
+    for ran in (cli("evaluate", file, "--rubric", binary), cli("evaluate", file, QA_LEASE_S="abc")):
+        assert ran.code == 2
+        assert "Traceback" not in ran.err
+    assert "QA_LEASE_S" in cli("evaluate", file, QA_LEASE_S="abc").err
+
+
+def test_a_broker_that_is_away_costs_time_and_puts_nothing_on_stdout(cli: Cli, tmp_path: Path) -> None:
+    file = write(tmp_path / "calls.jsonl", a_record("one"))
+
+    ran = cli("evaluate", file, "--json", "--timeout", "1", BROKER_URL="redis://127.0.0.1:1/0")
+
+    assert [line["state"] for line in ran.lines] == ["queued"]
+    assert "nudges_not_sent" in ran.err
+
+
+def test_what_was_given_up_on_can_be_asked_for_again(served: Cli, tmp_path: Path, engine: Engine) -> None:
+    served("evaluate", write(tmp_path / "calls.jsonl", a_record("one")))
+    with engine.begin() as connection:
+        connection.execute(evaluations.update().values(state="dead", verdict="not_evaluated", is_current=False))
+        connection.execute(evaluation_scores.delete())
+
+    assert served("retry").code == 2
+    assert served("retry", "nobody").code == 2
+    ran = served("retry", "one")
+
+    assert (ran.code, "1 evaluations begin anew" in ran.out) == (0, True)
+    again = served("evaluate", write(tmp_path / "calls.jsonl", a_record("one")), "--json")
+    assert [line["verdict"] for line in again.lines] == ["pass"]
 
 
 def test_waiting_ends_with_the_timeout_and_says_what_is_open(cli: Cli, tmp_path: Path) -> None:

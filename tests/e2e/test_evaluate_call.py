@@ -9,20 +9,31 @@ import sys
 import time
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import redis
 from sqlalchemy import delete, func, select
 
+from qa_worker import bootstrap
+from qa_worker.adapters.postgres.migrate import upgrade
 from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, findings
+from qa_worker.application.ports import Wanted
 from qa_worker.application.queries import EvaluationView
+from qa_worker.application.submit_call import Accepted
+from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
+from qa_worker.domain.work import WorkState
+from qa_worker.embedded.files import make_home
+from qa_worker.embedded.postgres import PostgresServer
 from qa_worker.messages import Queue
 from qa_worker.producer import Producer
 from tests.builders import a_call, a_transcript
 from tests.e2e.conftest import System
-from tests.e2e.workers import LEASE_S, eventually
-from tests.servers.behaviours import Answer, Fault, Hang, overloaded, rate_limited, unauthorised
+from tests.e2e.workers import LEASE_S, eventually, workers
+from tests.servers.behaviours import Answer, Fault, Hang, overloaded, rate_limited
+from tests.servers.messages_api import MessagesServer
 
 pytestmark = [pytest.mark.services, pytest.mark.e2e]
 
@@ -148,6 +159,54 @@ def test_faults_of_the_service_are_survived_by_the_row(system: System) -> None:
     assert [view.attempts[0].error_code for view in views] == ["http_529", "http_429"]
 
 
+def test_a_database_that_restarts_costs_no_answer_that_was_paid_for(
+    tmp_path: Path, broker_url: str, api: MessagesServer
+) -> None:
+    """PostgreSQL is killed while 32 answers are on their way: each is recorded when it is back, none is asked for twice."""
+    home = tmp_path / "home"
+    make_home(home)
+    postgres = PostgresServer(home)
+    postgres.start(str)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    try:
+        upgrade(postgres.url)
+        api.default = Answer(latency_s=1.5)
+        extra = {"ANTHROPIC_API_KEY": "sk-test", "ANTHROPIC_BASE_URL": api.url, "QA_LEASE_S": "30"}
+        client = bootstrap.Client(database_url=postgres.url, broker_url=broker_url)
+        with workers(database_url=postgres.url, broker_url=broker_url, folder=folder, extra=extra) as fleet:
+            fleet.start(Queue.EVALUATE_CALL)
+            made = [a_call(f"call-{number}") for number in range(30)]
+            accepted = client.submit(made, workspace="default", wanted=Wanted(judge=JudgeKind.CLAUDE))
+            ids = [one.evaluation_id for one in accepted if isinstance(one, Accepted)]
+            eventually(lambda: api.in_flight == 30, what="all are at the judge")
+            _kill_and_start_again(postgres)
+            eventually(lambda: _all_done(client, ids), what="all are done")
+        client.close()
+    finally:
+        postgres.stop()
+
+    assert len(api.requests) == 30
+
+
+def _kill_and_start_again(postgres: PostgresServer) -> None:
+    assert postgres.process is not None
+    postgres.process.kill()
+    postgres.process.wait(10)
+    time.sleep(2)
+    postgres.prepare(str)
+    started = postgres.process = postgres.spawn()
+    eventually(lambda: postgres.answers(started), what="PostgreSQL is back")
+
+
+def _all_done(client: bootstrap.Client, ids: list[uuid.UUID]) -> bool:
+    try:
+        states = client.queries.progress(ids)
+    except StoreUnavailable:
+        return False
+    return len(states) == len(ids) and all(one.state is WorkState.DONE for one in states)
+
+
 def test_a_silent_service_is_given_up_visibly(
     system: System,
 ) -> None:
@@ -169,7 +228,7 @@ def test_a_silent_service_is_given_up_visibly(
 
 def test_batch_evaluate_partial_failure(system: System) -> None:
     """Of a batch, a part fails for good: the others come back with results, the failed ones with their reasons."""
-    system.api.when("reject me", unauthorised())
+    system.api.when("reject me", Fault("bad_request", 400, "invalid_request_error", "messages.0: bad"))
     system.api.when("confuse me", Answer(text="I would say it was fine."))
     system.workers.start(Queue.EVALUATE_CALL)
     system.workers.start(Queue.MAINTENANCE)

@@ -7,13 +7,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tests.servers.behaviours import Answer
 
 CHARS_PER_TOKEN = 2.5
 MIN_CACHEABLE_TOKENS = 512
-_TURN = re.compile(r"^\[(\d+)\] (agent|caller)[^:\n]*: (.+)$", re.MULTILINE)
+_TURN = re.compile(r"\[(\d+)\] agent[^:\n]*: (.+)")
 _FORBIDDEN_KEYWORDS = frozenset({"minimum", "maximum", "multipleOf", "minLength", "maxLength", "maxItems"})
 
 
@@ -56,7 +57,7 @@ def cache_key(body: Mapping[str, Any]) -> str | None:
     if tokens(prefix) < MIN_CACHEABLE_TOKENS:
         return None
     # another effort or format invalidates the entry
-    return json.dumps([body["model"], prefix, body.get("output_config")], sort_keys=True)
+    return f"{body['model']} {body.get('output_config')} {prefix}"
 
 
 def answer_text(body: Mapping[str, Any], *, level: int) -> str:
@@ -68,8 +69,14 @@ def answer_text(body: Mapping[str, Any], *, level: int) -> str:
 
 
 def _spoken(text: str) -> Spoken:
-    turns = [Spoken(int(number), said) for number, role, said in _TURN.findall(text) if role == "agent"]
-    return turns[-1] if turns else Spoken(0, "")
+    """The agent's last turn, looked for from the end: a transcript is long."""
+    end = len(text)
+    while (at := text.rfind("] agent", 0, end)) >= 0:
+        end = text.rfind("\n", 0, at) + 1
+        turn = _TURN.match(text, end)
+        if turn is not None:
+            return Spoken(int(turn[1]), turn[2])
+    return Spoken(0, "")
 
 
 def _value(name: str, schema: Mapping[str, Any], spoken: Spoken, level: int) -> Any:
@@ -127,6 +134,11 @@ def _usage(body: Mapping[str, Any], text: str, answer: Answer, cache: str) -> di
     }
 
 
+def input_tokens(body: Mapping[str, Any], *, cached: bool) -> int:
+    """What counts for the input limit: everything that isn't read from the cache."""
+    return tokens(user_text(body)) + (0 if cached else tokens(cached_prefix(body)))
+
+
 def problem(body: Mapping[str, Any]) -> str | None:
     """Why the real API would refuse the request with a 400, in the cases that are easily got wrong."""
     sampling = [name for name in ("temperature", "top_p", "top_k") if name in body]
@@ -137,7 +149,12 @@ def problem(body: Mapping[str, Any]) -> str | None:
     if (body.get("thinking") or {}).get("type") == "enabled":
         return "thinking.type: enabled is not supported by this model"
     schema = ((body.get("output_config") or {}).get("format") or {}).get("schema")
-    return _schema_problem(schema) if schema is not None else None
+    return None if schema is None else _known_schema_problem(json.dumps(schema))
+
+
+@lru_cache(maxsize=64)
+def _known_schema_problem(schema: str) -> str | None:
+    return _schema_problem(json.loads(schema))
 
 
 def _schema_problem(schema: Mapping[str, Any]) -> str | None:

@@ -288,3 +288,35 @@ def test_a_caller_that_goes_away_does_no_harm(server: MessagesServer) -> None:
     with socket.create_connection((host, int(port))) as half:
         half.sendall(b"POST /v1/messages HTTP/1.1\r\ncontent-le")
     assert post(server).status_code == 200
+
+
+def test_the_script_can_be_changed_while_it_runs(server: MessagesServer) -> None:
+    def control(script: dict[str, Any]) -> None:
+        assert httpx.post(f"{server.url}/control", json=script).status_code == 200
+
+    control({"default": {"do": "overloaded"}})
+    assert post(server).status_code == 529
+    control({"default": {"do": "answer"}, "limits": {"requests": 1, "burst_s": 60}})
+    assert [post(server).status_code for _ in range(2)] == [200, 429]
+    control({"limits": None, "latency": 0.0, "reset": True})
+    assert post(server).status_code == 200
+    assert server.stats()["served"] == {"answer": 1}
+
+
+def test_stats_tell_what_was_done_second_by_second(server: MessagesServer) -> None:
+    server.enqueue(does.rate_limited())
+    usages = [post(server).json().get("usage", {}) for _ in range(3)]
+    stats = httpx.get(f"{server.url}/stats").json()
+    seconds = stats["per_second"].values()
+    assert sum(second.get("rate_limited", 0) for second in seconds) == 1
+    assert sum(second.get("answer", 0) for second in seconds) == 2
+    output = sum(usage.get("output_tokens", 0) for usage in usages)
+    assert sum(second.get("output_tokens", 0) for second in seconds) == stats["tokens"]["output_tokens"] == output
+
+
+def test_only_so_many_requests_are_kept() -> None:
+    with MessagesServer(keep=1) as frugal:
+        for _ in range(3):
+            post(frugal)
+        assert len(frugal.requests) == 1
+        assert frugal.stats()["requests"] == 3

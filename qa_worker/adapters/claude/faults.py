@@ -12,14 +12,15 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import anthropic
-import httpcore2
 import httpx2
 
-from qa_worker.adapters.claude.deadline import DeadlineReached
+from qa_worker.adapters.claude.client import UnusableBody
 from qa_worker.domain.failure import Failure, FailureKind
 
 FAULTS = (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL)
-"""What the SDK raises, its own and what slips through it."""
+"""What our client and the SDK raise, the SDK's own and what slips through it. What aiohttp raises comes as the cause of
+an `APIConnectionError`, whether the SDK's transport knows it or not.
+"""
 
 MAX_RETRY_AFTER_S = 3600.0
 """No provider gets to stop us for longer than this; it is asked again then."""
@@ -38,9 +39,11 @@ _SPEND_WORDS = ("you have reached your specified api usage limits", "your credit
 _TIMEOUTS: Mapping[type[httpx2.TimeoutException], tuple[str, str]] = {
     httpx2.ConnectTimeout: ("connect_timeout", "Claude could not be reached in time."),
     httpx2.ReadTimeout: ("read_timeout", "Claude did not answer in time."),
-    httpx2.WriteTimeout: ("write_timeout", "The request could not be sent in time."),
-    httpx2.PoolTimeout: ("pool_timeout", "No connection became free in time: more threads than connections."),
+    httpx2.PoolTimeout: ("pool_timeout", "No connection became free in time: more calls at a time than connections."),
 }
+
+# UnicodeError: a host name that DNS has no form for
+_UNSENDABLE = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, UnicodeError)
 
 _WHAT_TO_FIX: Mapping[int, str] = {
     400: "Claude refused the request as invalid. Check the model, effort and rubric (one with very many criteria?).",
@@ -53,17 +56,17 @@ _WHAT_TO_FIX: Mapping[int, str] = {
 
 
 def classify(error: Exception, *, now_s: float) -> Failure:
-    """The failure that an error of `FAULTS`, or a ValueError of decoding an answer, stands for.
+    """The failure that an error of `FAULTS` stands for.
 
     `now_s` is the time of day in seconds since the epoch: a provider may name the hour to come back.
     """
     if isinstance(error, anthropic.APIStatusError):
         return _status(error, now_s=now_s)
-    if isinstance(error, (ValueError, RecursionError, anthropic.APIResponseValidationError)):
+    if isinstance(error, anthropic.APIResponseValidationError) or _caused_by(error, (UnusableBody,)):
         return bad_response()
     if isinstance(error, (anthropic.APITimeoutError, httpx2.TimeoutException)):
         return _timeout(error)
-    if _caused_by(error, (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL)):
+    if _caused_by(error, _UNSENDABLE):
         return Failure(
             FailureKind.REJECTED, "bad_address", "The request can't be sent at all. Check ANTHROPIC_BASE_URL."
         )
@@ -71,6 +74,11 @@ def classify(error: Exception, *, now_s: float) -> Failure:
         # names of exception classes are safe to show, and tell a DNS fault from a refused certificate
         return Failure(FailureKind.TRANSIENT, "connection", f"No connection to Claude ({type(_root(error)).__name__}).")
     return Failure(FailureKind.REJECTED, "sdk", f"The Anthropic SDK gave up ({type(error).__name__}).")
+
+
+def deadline() -> Failure:
+    """The time for the whole request, quick retries included, is over."""
+    return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")
 
 
 def bad_response(request_id: str | None = None, *, status: int = 200) -> Failure:
@@ -145,8 +153,6 @@ def _typed(error: anthropic.APIStatusError) -> str:
 
 
 def _timeout(error: Exception) -> Failure:
-    if _caused_by(error, (DeadlineReached,)):
-        return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")
     for kind, (code, message) in _TIMEOUTS.items():
         if _caused_by(error, (kind,)):
             return Failure(FailureKind.TRANSIENT, code, message)
@@ -161,10 +167,6 @@ def _caused_by(error: BaseException, kinds: tuple[type[BaseException], ...]) -> 
 
 
 def _root(error: BaseException) -> BaseException:
-    """The first cause. The pool hides it with `raise ... from None`, for which the context stands in."""
-    while True:
-        hidden = error.__context__ if isinstance(error, (httpcore2.NetworkError, httpcore2.ProtocolError)) else None
-        cause = error.__cause__ or hidden
-        if cause is None:
-            return error
-        error = cause
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

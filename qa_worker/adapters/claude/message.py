@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qa_worker.adapters.claude.faults import bad_response
-from qa_worker.application.judging import JudgeAnswer
+from qa_worker.application.judging import JudgeAnswer, RateLimits
 from qa_worker.domain.evaluation import Assessment, Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.reading import Unreadable, read_assessment
@@ -43,11 +43,13 @@ _STOPS: Mapping[str, tuple[FailureKind, str, str]] = {
 }
 
 
-def read_answer(content: bytes, *, request_id: str | None, model: str, rubric: Rubric) -> JudgeAnswer:
-    """The answer that a successful response holds; `model` is the one that was asked for."""
+def read_answer(
+    content: bytes, *, request_id: str | None, model: str, rubric: Rubric, limits: RateLimits | None = None
+) -> JudgeAnswer:
+    """The answer that a successful response, or an item of a batch's results, holds; `model` was asked for."""
     body = _body(content)
     if body is None:
-        return JudgeAnswer(bad_response(request_id), Usage(), model, request_id, "")
+        return JudgeAnswer(bad_response(request_id), Usage(), model, request_id, "", limits)
     text = _text(body["content"])
     result = _stopped(body, request_id) or _assessment(text, rubric, request_id)
     return JudgeAnswer(
@@ -56,6 +58,7 @@ def read_answer(content: bytes, *, request_id: str | None, model: str, rubric: R
         model=body["model"] if isinstance(body.get("model"), str) else model,
         request_id=request_id,
         raw=text[:MAX_RAW_CHARS] if isinstance(result, Failure) else "",
+        limits=limits,
     )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 
-from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_attempt, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
 from qa_worker.application.judging import JudgeAnswer
-from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 
 MAX_TRIES = 3
@@ -19,25 +17,24 @@ WITHIN_S = 5.0
 _PATIENCE_S = 2.0
 """A fault that asks for a longer pause is not tried again here."""
 
+Sleep = Callable[[float], Awaitable[None]]
 
-def with_quick_retries(attempt: Callable[[], JudgeAnswer], *, sleep: Callable[[float], None]) -> JudgeAnswer:
-    """The answer of the last of at most three tries, with the usage of all of them."""
-    spent: list[Usage] = []
 
-    def counted() -> JudgeAnswer:
-        answer = attempt()
-        spent.append(answer.usage)
-        return answer
-
-    retrying = Retrying(
+async def with_quick_retries(attempt: Callable[[], Awaitable[JudgeAnswer]], *, sleep: Sleep) -> JudgeAnswer:
+    """The answer of the last of at most three tries. Those before it had no answer, and so nothing was billed."""
+    retrying = AsyncRetrying(
         stop=stop_after_attempt(MAX_TRIES) | stop_before_delay(WITHIN_S),
         wait=wait_random_exponential(multiplier=0.25, max=1.0),
         retry=retry_if_result(is_quick),
         retry_error_callback=_last,
         sleep=sleep,
     )
-    answer: JudgeAnswer = retrying(counted)
-    return replace(answer, usage=_sum(spent))
+
+    # tenacity awaits nothing but what is declared so: not the coroutine that a lambda returns
+    async def attempted() -> JudgeAnswer:
+        return await attempt()
+
+    return await retrying(attempted)
 
 
 def is_quick(answer: JudgeAnswer) -> bool:
@@ -55,14 +52,3 @@ def _last(state: RetryCallState) -> JudgeAnswer:
         raise AssertionError("tenacity ends a call without a try")
     answer: JudgeAnswer = state.outcome.result()
     return answer
-
-
-def _sum(spent: list[Usage]) -> Usage:
-    return Usage(
-        input_tokens=sum(usage.input_tokens for usage in spent),
-        cache_read_tokens=sum(usage.cache_read_tokens for usage in spent),
-        cache_write_5m_tokens=sum(usage.cache_write_5m_tokens for usage in spent),
-        cache_write_1h_tokens=sum(usage.cache_write_1h_tokens for usage in spent),
-        output_tokens=sum(usage.output_tokens for usage in spent),
-        thinking_tokens=sum(usage.thinking_tokens for usage in spent),
-    )

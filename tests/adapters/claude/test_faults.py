@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
+import aiohttp
 import anthropic
 import httpx2
 import pytest
@@ -10,8 +10,8 @@ from anthropic._error_classes import make_status_error
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_worker.adapters.claude.deadline import DeadlineReached
-from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, retry_after_s
+from qa_worker.adapters.claude.client import UnusableBody
+from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, deadline, retry_after_s
 from qa_worker.domain.failure import FailureKind
 
 NOW_S = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
@@ -108,23 +108,26 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
         (status_error(200, "api_error"), FailureKind.TRANSIENT, "http_200"),
         (timed_out(httpx2.ConnectTimeout("")), FailureKind.TRANSIENT, "connect_timeout"),
         (timed_out(httpx2.ReadTimeout("")), FailureKind.TRANSIENT, "read_timeout"),
-        (timed_out(httpx2.WriteTimeout("")), FailureKind.TRANSIENT, "write_timeout"),
-        (timed_out(httpx2.PoolTimeout("")), FailureKind.TRANSIENT, "pool_timeout"),
-        (timed_out(httpx2.ReadTimeout(""), DeadlineReached()), FailureKind.TRANSIENT, "deadline"),
+        (httpx2.PoolTimeout("no connection became free"), FailureKind.TRANSIENT, "pool_timeout"),
+        (timed_out(httpx2.ReadTimeout(""), aiohttp.SocketTimeoutError()), FailureKind.TRANSIENT, "read_timeout"),
+        (timed_out(httpx2.TimeoutException(""), aiohttp.ServerTimeoutError()), FailureKind.TRANSIENT, "timeout"),
         (timed_out(), FailureKind.TRANSIENT, "timeout"),
         (httpx2.ReadTimeout("read timed out"), FailureKind.TRANSIENT, "read_timeout"),
         (unconnected(httpx2.ConnectError("refused"), ConnectionRefusedError()), FailureKind.TRANSIENT, "connection"),
         (unconnected(httpx2.RemoteProtocolError("disconnected")), FailureKind.TRANSIENT, "connection"),
         (unconnected(httpx2.DecodingError("bad gzip")), FailureKind.TRANSIENT, "connection"),
         (unconnected(), FailureKind.TRANSIENT, "connection"),
+        # what aiohttp raises and the SDK's transport doesn't know
+        (unconnected(aiohttp.ClientError("bad chunk")), FailureKind.TRANSIENT, "connection"),
+        (unconnected(RuntimeError("Session is closed")), FailureKind.TRANSIENT, "connection"),
+        (unconnected(UnicodeError("label too long")), FailureKind.REJECTED, "bad_address"),
+        (unconnected(UnusableBody()), FailureKind.TRANSIENT, "bad_response"),
         (httpx2.ReadError("reset"), FailureKind.TRANSIENT, "connection"),
         (httpx2.RemoteProtocolError("cut"), FailureKind.TRANSIENT, "connection"),
         (httpx2.StreamClosed(), FailureKind.TRANSIENT, "connection"),
         (unconnected(httpx2.UnsupportedProtocol("htp://")), FailureKind.REJECTED, "bad_address"),
         (unconnected(httpx2.LocalProtocolError("illegal header")), FailureKind.REJECTED, "bad_address"),
         (httpx2.InvalidURL("no host"), FailureKind.REJECTED, "bad_address"),
-        (json.JSONDecodeError("Expecting value", SAID, 0), FailureKind.TRANSIENT, "bad_response"),
-        (RecursionError(), FailureKind.TRANSIENT, "bad_response"),
         (
             anthropic.APIResponseValidationError(httpx2.Response(200, request=REQUEST), body=SAID),
             FailureKind.TRANSIENT,
@@ -143,6 +146,10 @@ def test_every_error_has_one_kind_and_code(error: Exception, kind: FailureKind, 
     assert "4111" not in repr(failure)
     assert failure.message.endswith((".", ")"))
     assert len(failure.message) < 200
+
+
+def test_the_deadline_is_a_passing_failure() -> None:
+    assert (deadline().kind, deadline().code) == (FailureKind.TRANSIENT, "deadline")
 
 
 def test_all_errors_of_the_sdk_and_its_transport_are_caught() -> None:

@@ -1,20 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
-from qa_worker.adapters.claude.client import Timeouts
-from qa_worker.adapters.claude.judge import DEFAULT_SPEC, ClaudeJudge
-from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.adapters.claude.client import MAX_ANSWER_BYTES, Timeouts
+from qa_worker.adapters.claude.judge import AsyncClaudeJudge
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
 from qa_worker.domain.evaluation import Assessment, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
@@ -40,32 +38,58 @@ def server(running: MessagesServer) -> MessagesServer:
     return running
 
 
-@pytest.fixture(scope="module")
-def shared(running: MessagesServer) -> Iterator[ClaudeJudge]:
-    judge = ClaudeJudge("sk-test", base_url=running.url, sleep=lambda _: None)
-    yield judge
-    judge.close()
+async def at_once(_seconds: float) -> None:
+    """Retries without their pauses."""
+    await asyncio.sleep(0)
 
 
-@pytest.fixture
-def judge(shared: ClaudeJudge) -> ClaudeJudge:
-    return shared
+@dataclass
+class Blocking:
+    """A judge with a loop of its own."""
+
+    judge: AsyncClaudeJudge
+    loop: asyncio.Runner
+
+    def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        return self.loop.run(self.judge.grade(request))
+
+    def grade_together(self, requests: list[JudgeRequest]) -> list[JudgeAnswer]:
+        async def together() -> list[JudgeAnswer]:
+            return await asyncio.gather(*map(self.judge.grade, requests))
+
+        return self.loop.run(together())
+
+    def close(self) -> None:
+        self.loop.run(self.judge.aclose())
 
 
 @contextmanager
-def judging(server: MessagesServer, *, timeouts: Timeouts, connections: int = 4) -> Iterator[ClaudeJudge]:
-    judge = ClaudeJudge(
-        "sk-test", base_url=server.url, timeouts=timeouts, connections=connections, sleep=lambda _: None
-    )
-    yield judge
-    judge.close()
+def judging(
+    url: str, *, key: str = "sk-test", timeouts: Timeouts | None = None, connections: int = 64
+) -> Iterator[Blocking]:
+    with asyncio.Runner() as loop:
+        judge = AsyncClaudeJudge(key, base_url=url, timeouts=timeouts, connections=connections, sleep=at_once)
+        blocking = Blocking(judge, loop)
+        yield blocking
+        blocking.close()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+@pytest.fixture(scope="module")
+def shared(running: MessagesServer) -> Iterator[Blocking]:
+    with judging(running.url) as blocking:
+        yield blocking
+
+
+@pytest.fixture
+def judge(shared: Blocking) -> Blocking:
+    return shared
+
+
+async def until(condition: Callable[[], bool]) -> None:
     for _ in range(1_000):
         if condition():
             return
-        time.sleep(0.005)
+        await asyncio.sleep(0.005)
     raise AssertionError("it never happened")
 
 
@@ -74,7 +98,7 @@ def failure(answer: JudgeAnswer) -> Failure:
     return answer.result
 
 
-def test_a_call_is_graded(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_a_call_is_graded(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(does.graded(2))
     answer = judge.grade(REQUEST)
     assert isinstance(answer.result, Assessment)
@@ -85,7 +109,7 @@ def test_a_call_is_graded(judge: ClaudeJudge, server: MessagesServer) -> None:
     assert answer.request_id.startswith("req_")
 
 
-def test_the_request_is_what_the_api_asks_for(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_the_request_is_what_the_api_asks_for(judge: Blocking, server: MessagesServer) -> None:
     judge.grade(REQUEST)
     received = server.requests[0]
     assert received.headers["authorization"] == "Bearer sk-test"
@@ -101,19 +125,16 @@ def test_the_request_is_what_the_api_asks_for(judge: ClaudeJudge, server: Messag
     assert received.body["output_config"]["format"]["type"] == "json_schema"
 
 
-def test_what_the_spec_leaves_open_has_a_default(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_what_the_spec_leaves_open_has_a_default(judge: Blocking, server: MessagesServer) -> None:
     judge.grade(JudgeRequest(CALL, RUBRIC, Evidence(), JudgeSpec(JudgeKind.CLAUDE), "workspace-1"))
     body = server.requests[0].body
     assert (body["model"], body["max_tokens"]) == ("claude-haiku-5-5", 3_000)
     assert body["output_config"]["effort"] == "low"
-    assert DEFAULT_SPEC.max_tokens == 3_000
 
 
 def test_the_static_part_is_written_to_the_cache_once_and_read_after() -> None:
-    with MessagesServer() as fresh:
-        judge = ClaudeJudge("sk-test", base_url=fresh.url)
+    with MessagesServer() as fresh, judging(fresh.url) as judge:
         first, second = judge.grade(REQUEST).usage, judge.grade(REQUEST).usage
-        judge.close()
     assert first.cache_write_5m_tokens == second.cache_read_tokens > 512
     assert first.cache_read_tokens == second.cache_write_5m_tokens == 0
     assert first.input_tokens == second.input_tokens > 0
@@ -140,7 +161,7 @@ def test_the_static_part_is_written_to_the_cache_once_and_read_after() -> None:
     ids=lambda value: value.name if hasattr(value, "name") and not isinstance(value, FailureKind) else None,
 )
 def test_every_fault_is_a_failure_and_is_asked_for_once(
-    judge: ClaudeJudge, server: MessagesServer, behaviour: does.Behaviour, kind: FailureKind, code: str
+    judge: Blocking, server: MessagesServer, behaviour: does.Behaviour, kind: FailureKind, code: str
 ) -> None:
     server.enqueue(behaviour)
     answer = judge.grade(REQUEST)
@@ -149,21 +170,21 @@ def test_every_fault_is_a_failure_and_is_asked_for_once(
     assert "table for two" not in repr(failure(answer))
 
 
-def test_the_providers_wait_and_request_id_are_handed_on(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_the_providers_wait_and_request_id_are_handed_on(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(does.rate_limited("7"))
     answer = judge.grade(REQUEST)
     assert failure(answer).retry_after_s == 7.0
     assert failure(answer).request_id == answer.request_id == "req_000000000000000000000001"
 
 
-def test_what_was_billed_for_an_unusable_answer_is_kept(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_what_was_billed_for_an_unusable_answer_is_kept(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(does.all_thinking())
     usage = judge.grade(REQUEST).usage
     assert usage.thinking_tokens == usage.output_tokens == 3_000
     assert usage.prompt_tokens > 512
 
 
-def test_a_thinking_block_before_the_answer_is_passed_over(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_a_thinking_block_before_the_answer_is_passed_over(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(does.thinking_first())
     answer = judge.grade(REQUEST)
     assert isinstance(answer.result, Assessment)
@@ -176,14 +197,14 @@ def test_a_thinking_block_before_the_answer_is_passed_over(judge: ClaudeJudge, s
     ids=lambda value: value.name,
 )
 def test_a_fault_that_passes_at_once_is_tried_again_in_place(
-    judge: ClaudeJudge, server: MessagesServer, behaviour: does.Behaviour
+    judge: Blocking, server: MessagesServer, behaviour: does.Behaviour
 ) -> None:
     server.enqueue(behaviour, behaviour)
     assert isinstance(judge.grade(REQUEST).result, Assessment)
     assert len(server.requests) == 3
 
 
-def test_after_three_tries_the_row_decides(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_after_three_tries_the_row_decides(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(*[does.server_error(503)] * 3)
     assert failure(judge.grade(REQUEST)).code == "http_503"
     assert len(server.requests) == 3
@@ -191,7 +212,7 @@ def test_after_three_tries_the_row_decides(judge: ClaudeJudge, server: MessagesS
 
 def test_a_server_that_hangs_is_left_at_the_read_timeout(server: MessagesServer) -> None:
     server.enqueue(does.Hang())
-    with judging(server, timeouts=Timeouts(read_s=0.1)) as hasty:
+    with judging(server.url, timeouts=Timeouts(read_s=0.1)) as hasty:
         assert failure(hasty.grade(REQUEST)).code == "read_timeout"
     assert len(server.requests) == 1
 
@@ -200,19 +221,19 @@ def test_a_server_that_hangs_is_left_at_the_read_timeout(server: MessagesServer)
 def test_a_dripping_server_is_cut_at_the_deadline(server: MessagesServer, behaviour: does.Behaviour) -> None:
     # every byte comes in time for the read timeout; all of them would take half a minute
     server.enqueue(behaviour)
-    with judging(server, timeouts=Timeouts(total_s=0.3)) as hasty:
+    with judging(server.url, timeouts=Timeouts(total_s=0.3)) as hasty:
         answer = hasty.grade(REQUEST)
     assert (failure(answer).kind, failure(answer).code) == (FailureKind.TRANSIENT, "deadline")
 
 
-def test_a_server_that_drips_fast_enough_is_heard_out(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_a_server_that_drips_fast_enough_is_heard_out(judge: Blocking, server: MessagesServer) -> None:
     server.enqueue(does.Drip("headers", every_s=0.001, bytes_at_once=200))
     assert isinstance(judge.grade(REQUEST).result, Assessment)
 
 
 def test_the_deadline_holds_over_all_tries_together(server: MessagesServer) -> None:
     server.enqueue(does.server_error(500), does.Hang())
-    with judging(server, timeouts=Timeouts(total_s=0.3)) as hasty:
+    with judging(server.url, timeouts=Timeouts(total_s=0.3)) as hasty:
         assert failure(hasty.grade(REQUEST)).code == "deadline"
 
 
@@ -220,45 +241,178 @@ def test_a_server_that_is_away_is_a_connection_fault() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         # bound and not listening: connections are refused
-        judge = ClaudeJudge("sk-test", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}", sleep=lambda _: None)
-        answer = judge.grade(REQUEST)
-        judge.close()
+        with judging(f"http://127.0.0.1:{taken.getsockname()[1]}") as judge:
+            answer = judge.grade(REQUEST)
     assert (failure(answer).kind, failure(answer).code) == (FailureKind.TRANSIENT, "connection")
     assert "ConnectionRefusedError" in failure(answer).message
-    assert answer.usage == Usage()
+    assert (answer.usage, answer.limits) == (Usage(), None)
+
+
+def test_a_server_that_takes_no_connection_is_left_at_the_connect_timeout() -> None:
+    # nobody ever accepts: the handshake of TLS gets no answer
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"https://127.0.0.1:{deaf.getsockname()[1]}"
+        with judging(url, timeouts=Timeouts(connect_s=0.05)) as judge:
+            assert failure(judge.grade(REQUEST)).code == "connect_timeout"
+
+
+@pytest.mark.parametrize(
+    "url", ["htp://claude", "http://", "http://claude:99999", "http://" + "a" * 300, "http://[::1"]
+)
+def test_an_address_that_is_none_is_rejected(url: str) -> None:
+    with judging(url) as judge:
+        answer = judge.grade(REQUEST)
+    assert (failure(answer).kind, failure(answer).code) == (FailureKind.REJECTED, "bad_address")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n{}",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{}",
+    ],
+    ids=["ssh", "bad_status", "bad_length", "long_header", "bad_chunk", "cut_chunk"],
+)
+def test_what_is_not_http_is_a_connection_fault(reply: bytes) -> None:
+    answer, asked = graded_by_bytes(reply)
+    assert (failure(answer).kind, failure(answer).code) == (FailureKind.TRANSIENT, "connection")
+    assert asked == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n" + b"a" * (MAX_ANSWER_BYTES + 1),
+        b"HTTP/1.1 500 Oh\r\ncontent-length: 999999999\r\n\r\n" + b"a" * (MAX_ANSWER_BYTES + 1),
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 999999999\r\n\r\nabcd",
+    ],
+    ids=["long", "long_error", "compressed"],
+)
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(reply: bytes) -> None:
+    answer, asked = graded_by_bytes(reply)
+    assert (failure(answer).kind, failure(answer).code) == (FailureKind.TRANSIENT, "bad_response")
+    assert asked == 1
+
+
+def graded_by_bytes(reply: bytes) -> tuple[JudgeAnswer, int]:
+    """The answer where the server says exactly this and no more, and how often it was asked."""
+    conversations: list[asyncio.Task[None]] = []
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
+        if reply.endswith(b"{}"):
+            writer.write_eof()
+        # ends when the client does
+        while await reader.read(65_536):
+            pass
+        writer.transport.abort()
+
+    async def run() -> JudgeAnswer:
+        server = await asyncio.start_server(
+            lambda reader, writer: conversations.append(asyncio.create_task(converse(reader, writer))), "127.0.0.1", 0
+        )
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        judge = AsyncClaudeJudge("sk-test", base_url=url, sleep=at_once)
+        answer = await judge.grade(REQUEST)
+        await judge.aclose()
+        await asyncio.gather(*conversations, return_exceptions=True)
+        server.close()
+        await asyncio.sleep(0)
+        return answer
+
+    return asyncio.run(run()), len(conversations)
+
+
+def test_compressed_answers_are_not_asked_for(judge: Blocking, server: MessagesServer) -> None:
+    judge.grade(REQUEST)
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+
+
+def test_limits_come_with_answers_and_with_refusals(judge: Blocking, server: MessagesServer) -> None:
+    told = RateLimits(1_000, 1_000, 2_000_000, 2_000_000, 400_000, 400_000)
+    server.enqueue(does.graded(3), does.rate_limited("7"), does.html())
+    assert judge.grade(REQUEST).limits == told
+    assert judge.grade(REQUEST).limits == replace(told, requests_left=0)
+    assert judge.grade(REQUEST).limits is None
+
+
+def test_a_proxy_of_the_environment_is_not_asked(server: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with judging(server.url) as judge:
+        assert isinstance(judge.grade(REQUEST).result, Assessment)
 
 
 def test_a_wait_for_a_free_connection_is_bounded() -> None:
-    with (
-        ThreadPoolExecutor(1) as other,
-        MessagesServer(default=does.Hang()) as fresh,
-        judging(fresh, timeouts=Timeouts(pool_s=0.05), connections=1) as judge,
-    ):
-        first = other.submit(judge.grade, REQUEST)
-        wait_until(lambda: len(fresh.requests) == 1)
-        assert failure(judge.grade(REQUEST)).code == "pool_timeout"
-        fresh.stop()
-        assert failure(first.result(timeout=10)).code == "connection"
+    async def run(server: MessagesServer) -> tuple[JudgeAnswer, JudgeAnswer]:
+        judge = AsyncClaudeJudge(
+            "sk-test", base_url=server.url, timeouts=Timeouts(pool_s=0.05), connections=1, sleep=at_once
+        )
+        first = asyncio.create_task(judge.grade(REQUEST))
+        await until(lambda: len(server.requests) == 1)
+        second = await judge.grade(REQUEST)
+        await asyncio.to_thread(server.stop)
+        answers = await first, second
+        await judge.aclose()
+        return answers
+
+    with MessagesServer(default=does.Hang()) as fresh:
+        first, second = asyncio.run(run(fresh))
+    assert failure(second).code == "pool_timeout"
+    assert failure(first).code == "connection"
 
 
-def test_one_judge_serves_many_threads_over_kept_connections() -> None:
-    with MessagesServer(latency_s=0.02) as fresh:
-        judge = ClaudeJudge("sk-test", base_url=fresh.url, connections=16)
-        with ThreadPoolExecutor(16) as threads:
-            answers = list(threads.map(judge.grade, [REQUEST] * 64))
-        judge.close()
+def test_a_cancelled_call_gives_its_connection_back() -> None:
+    async def run(server: MessagesServer) -> JudgeAnswer:
+        judge = AsyncClaudeJudge("sk-test", base_url=server.url, connections=1)
+        server.enqueue(does.Hang())
+        hanging = asyncio.create_task(judge.grade(REQUEST))
+        await until(lambda: len(server.requests) == 1)
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        answer = await judge.grade(REQUEST)
+        await judge.aclose()
+        return answer
+
+    with MessagesServer() as fresh:
+        assert isinstance(asyncio.run(run(fresh)).result, Assessment)
+
+
+def test_hundreds_wait_at_once_over_kept_connections() -> None:
+    with MessagesServer(latency_s=0.2) as fresh, judging(fresh.url, connections=150) as judge:
+        answers = judge.grade_together([REQUEST] * 300)
         assert all(isinstance(answer.result, Assessment) for answer in answers)
-        assert fresh.stats()["connections"] <= 16
+        assert 1 < fresh.max_in_flight <= 150
+        assert fresh.stats()["connections"] <= 150
+
+
+def test_one_judge_serves_loop_after_loop(server: MessagesServer) -> None:
+    judge = AsyncClaudeJudge("sk-test", base_url=server.url)
+
+    async def graded() -> JudgeAnswer:
+        answer = await judge.grade(REQUEST)
+        await judge.aclose()
+        return answer
+
+    for _ in range(2):
+        assert isinstance(asyncio.run(graded()).result, Assessment)
+    assert [received.connection for received in server.requests] == sorted({r.connection for r in server.requests})
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_connections_of_its_own(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_a_forked_child_has_connections_of_its_own(judge: Blocking, server: MessagesServer) -> None:
     judge.grade(REQUEST)
     child = os.fork()
     if child == 0:
         exit_code = 1
         try:
-            exit_code = 0 if isinstance(judge.grade(REQUEST).result, Assessment) else 2
+            with asyncio.Runner() as loop:
+                exit_code = 0 if isinstance(loop.run(judge.judge.grade(REQUEST)).result, Assessment) else 2
         finally:
             os._exit(exit_code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -269,50 +423,39 @@ def test_a_forked_child_has_connections_of_its_own(judge: ClaudeJudge, server: M
 
 def test_an_empty_base_url_in_the_environment_is_the_public_api(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "")
+
+    async def base_url(given: str | None) -> str:
+        judge = AsyncClaudeJudge("sk-test", base_url=given)
+        url = judge._clients.get().base_url
+        await judge.aclose()
+        return url
+
     for empty in (None, "", " "):
-        judge = ClaudeJudge("sk-test", base_url=empty)
-        assert str(judge._clients.get().base_url) == "https://api.anthropic.com"
-        judge.close()
+        assert asyncio.run(base_url(empty)) == "https://api.anthropic.com"
 
 
 @pytest.mark.parametrize("key", ["", "  ", "sk-ünlike", "sk-\nX-Header: 1", "sk-\x7f"])
 def test_a_key_that_cannot_be_one_is_refused_at_once(key: str) -> None:
     with pytest.raises(ValueError, match="API key"):
-        ClaudeJudge(key)
+        AsyncClaudeJudge(key)
 
 
 def test_a_key_read_from_a_file_may_end_in_a_line_break(server: MessagesServer) -> None:
-    judge = ClaudeJudge("sk-test\n", base_url=server.url)
-    assert isinstance(judge.grade(REQUEST).result, Assessment)
-    judge.close()
+    with judging(server.url, key="sk-test\n") as judge:
+        assert isinstance(judge.grade(REQUEST).result, Assessment)
     assert server.requests[0].headers["authorization"] == "Bearer sk-test"
 
 
 def test_a_closed_judge_can_be_used_again(server: MessagesServer) -> None:
-    judge = ClaudeJudge("sk-test", base_url=server.url)
-    judge.close()
-    judge.grade(REQUEST)
-    judge.close()
-    judge.close()
-    assert isinstance(judge.grade(REQUEST).result, Assessment)
-    judge.close()
+    with judging(server.url) as judge:
+        judge.close()
+        judge.grade(REQUEST)
+        judge.close()
+        judge.close()
+        assert isinstance(judge.grade(REQUEST).result, Assessment)
 
 
-def test_the_client_is_built_once_by_whoever_comes_first(server: MessagesServer) -> None:
-    judge = ClaudeJudge("sk-test", base_url=server.url)
-    together = threading.Barrier(8)
-
-    def client() -> object:
-        together.wait()
-        return judge._clients.get()
-
-    with ThreadPoolExecutor(8) as threads:
-        clients = list(threads.map(lambda _: client(), range(8)))
-    judge.close()
-    assert len({id(client) for client in clients}) == 1
-
-
-def test_what_cannot_be_sent_as_utf_8_is_sent_without_it(judge: ClaudeJudge, server: MessagesServer) -> None:
+def test_what_cannot_be_sent_as_utf_8_is_sent_without_it(judge: Blocking, server: MessagesServer) -> None:
     halves = replace(REQUEST, call=replace(CALL, transcript=saying("half a \ud83d smile", "\x00 yes")))
     assert isinstance(judge.grade(halves).result, Assessment)
     assert "half a \ufffd smile" in server.requests[0].text

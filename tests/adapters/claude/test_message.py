@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qa_worker.adapters.claude.message import MAX_RAW_CHARS, read_answer
-from qa_worker.application.judging import JudgeAnswer
+from qa_worker.application.judging import JudgeAnswer, RateLimits
 from qa_worker.domain.evaluation import Assessment, Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from tests.domain.grading_samples import RUBRIC, answer_text
@@ -38,6 +38,12 @@ def message(text: str | None = None, **changes: Any) -> dict[str, Any]:
 def read(body: Any) -> JudgeAnswer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return read_answer(content, request_id="req_1", model="asked-for", rubric=RUBRIC)
+
+
+@pytest.mark.parametrize("content", [json.dumps(message()).encode(), b"<html>"])
+def test_limits_are_handed_on_with_every_answer(content: bytes) -> None:
+    limits = RateLimits(requests=1_000)
+    assert read_answer(content, request_id=None, model="m", rubric=RUBRIC, limits=limits).limits == limits
 
 
 def failure(read_as: JudgeAnswer) -> Failure:

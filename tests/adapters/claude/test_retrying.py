@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Iterator
 
 import pytest
 
@@ -12,9 +13,8 @@ from qa_worker.domain.failure import Failure, FailureKind
 GOOD = JudgeAnswer(Assessment(levels=()), Usage(output_tokens=5), "m", "req_9", "")
 
 
-def failed(kind: FailureKind, code: str, *, retry_after_s: float | None = None, tokens: int = 0) -> JudgeAnswer:
-    failure = Failure(kind, code, "", retry_after_s=retry_after_s)
-    return JudgeAnswer(failure, Usage(input_tokens=tokens, thinking_tokens=tokens), "m", None, "")
+def failed(kind: FailureKind, code: str, *, retry_after_s: float | None = None) -> JudgeAnswer:
+    return JudgeAnswer(Failure(kind, code, "", retry_after_s=retry_after_s), Usage(), "m", None, "")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,18 @@ def run(*answers: JudgeAnswer) -> tuple[JudgeAnswer, list[float], list[JudgeAnsw
     """The answer, the pauses that were made, and what was left unasked."""
     waiting: Iterator[JudgeAnswer] = iter(answers)
     pauses: list[float] = []
-    result = with_quick_retries(lambda: next(waiting), sleep=pauses.append)
+
+    def ask() -> Awaitable[JudgeAnswer]:
+        # not a coroutine function, as the judge's isn't one either
+        return answered()
+
+    async def answered() -> JudgeAnswer:
+        return next(waiting)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    result = asyncio.run(with_quick_retries(ask, sleep=pause))
     return result, pauses, list(waiting)
 
 
@@ -54,18 +65,15 @@ def test_a_good_answer_is_asked_for_once() -> None:
     assert run(GOOD, GOOD) == (GOOD, [], [GOOD])
 
 
-def test_the_answer_after_a_fault_is_taken_with_the_usage_of_both() -> None:
-    result, pauses, unasked = run(failed(FailureKind.TRANSIENT, "http_500", tokens=40), GOOD)
-    assert result.result == GOOD.result
-    assert result.usage == Usage(input_tokens=40, output_tokens=5, thinking_tokens=40)
-    assert (len(pauses), unasked) == (1, [])
+def test_the_answer_after_a_fault_is_taken() -> None:
+    result, pauses, unasked = run(failed(FailureKind.TRANSIENT, "http_500"), GOOD)
+    assert (result, len(pauses), unasked) == (GOOD, 1, [])
 
 
 def test_three_tries_are_the_most_and_the_last_fault_is_the_answer() -> None:
-    faults = [failed(FailureKind.TRANSIENT, f"http_50{n}", tokens=1) for n in range(4)]
+    faults = [failed(FailureKind.TRANSIENT, f"http_50{n}") for n in range(4)]
     result, pauses, unasked = run(*faults)
     assert result.result == faults[MAX_TRIES - 1].result
-    assert result.usage.input_tokens == MAX_TRIES
     assert len(unasked) == 1
     assert all(0 <= pause <= 1 for pause in pauses)
 
