@@ -44,6 +44,25 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=8, ge=1, le=100, validation_alias="QA_MAX_ATTEMPTS")
     unreadable_attempts: int = Field(default=3, ge=1, validation_alias="QA_UNREADABLE_ATTEMPTS")
 
+    # -- the gateway. Redis shares limits and breaker between all workers; without it each process keeps its own.
+    redis_url: SecretStr | None = Field(default=None, validation_alias="QA_REDIS_URL")
+    breaker_threshold: int = Field(default=5, ge=1, validation_alias="QA_BREAKER_THRESHOLD")
+    breaker_recovery_s: float = Field(default=60.0, gt=0, validation_alias="QA_BREAKER_RECOVERY_S")
+    breaker_max_recovery_s: float = Field(default=600.0, gt=0, validation_alias="QA_BREAKER_MAX_RECOVERY_S")
+    # Caps on what is learnt from the provider's headers, a minute and model; none unless set.
+    max_requests_per_minute: int | None = Field(default=None, ge=1, validation_alias="QA_MAX_REQUESTS_PER_MINUTE")
+    max_input_tokens_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias="QA_MAX_INPUT_TOKENS_PER_MINUTE"
+    )
+    max_output_tokens_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias="QA_MAX_OUTPUT_TOKENS_PER_MINUTE"
+    )
+    # Dollars a day (UTC): for everything, and for each workspace that has no budget of its own.
+    daily_budget_usd: float | None = Field(default=None, ge=0, validation_alias="QA_DAILY_BUDGET_USD")
+    workspace_daily_budget_usd: float | None = Field(
+        default=None, ge=0, validation_alias="QA_WORKSPACE_DAILY_BUDGET_USD"
+    )
+
     # -- work. A lease is extended while its work goes on; a dead worker's calls are free again within one lease and a sweep.
     lease_s: float = Field(default=90.0, gt=0, validation_alias="QA_LEASE_S")
     resend_after_s: float = Field(default=60.0, gt=0, validation_alias="QA_RESEND_AFTER_S")

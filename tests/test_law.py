@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qa_worker.cli.stack_spec import WORKERS
 from qa_worker.messages import Queue, TaskName
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,7 @@ def test_every_task_name_has_its_task() -> None:
     assert declared == {f"TaskName.{name.name}.value" for name in TaskName}
 
 
-@pytest.mark.parametrize("queue", [queue for queue in Queue if queue is not Queue.MAINTENANCE])
+@pytest.mark.parametrize("queue", [queue for queue in WORKERS if queue is not Queue.MAINTENANCE])
 def test_a_queue_has_its_files(queue: Queue) -> None:
     stem = queue.value.replace("-", "_")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -63,10 +63,9 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 class JudgeOnLoop:
     """Implements the port `Judge` with an asynchronous one."""
 
-    def __init__(self, judge: AsyncJudge, loop: EventLoop, *, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, judge: AsyncJudge, loop: EventLoop) -> None:
         self._judge = judge
         self._loop = loop
-        self._close = close
 
     def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """See the port."""
@@ -91,7 +90,3 @@ class JudgeOnLoop:
         self._loop.submit(every())
         for _ in requests:
             yield finished.get()
-
-    def close(self) -> None:
-        """Close the judge's connections on its own loop."""
-        self._loop.run(self._close())

@@ -17,7 +17,9 @@ from qa_worker.domain.failure import Failure, FailureKind
 SERVICE = "claude"
 PATIENCE_S = 2.0
 _DOWN = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
-_ABOUT_US = frozenset({FailureKind.RATE_LIMITED, FailureKind.REJECTED, FailureKind.SPEND_CAP})
+_ABOUT_US = frozenset({FailureKind.RATE_LIMITED, FailureKind.REJECTED, FailureKind.BLOCKED, FailureKind.SPEND_CAP})
+# We had no free connection: that says nothing of the service.
+_OUR_OWN = frozenset({"pool_timeout"})
 
 
 class Gateway:
@@ -39,27 +41,30 @@ class Gateway:
         self._limiter = limiter
         self._patience_s = patience_s
         self._sleep = sleep
+        self._share = 1.0
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """See the port. A `HELD` failure says why nothing was sent and when to try again."""
         spent = await self._budget.exceeded(request.key)
         if spent is not None:
             return _held(request, "budget_spent", spent.reason, spent.wait_s)
+        # Room first: it may be waited for, and a gate that closes meanwhile must still hold this request back.
+        room = await self._room(request)
+        if isinstance(room, NoRoom):
+            return _held(request, "limit_used_up", "The provider's limits are used up for now.", room.wait_s)
         admission = await self._gate.admit(SERVICE)
+        self._share = admission.share
         if admission.open_for_s > 0:
+            await self._limiter.settle(room, None)
             message = "The service is down; requests wait until it answers again."
             return _held(request, "breaker_open", message, admission.open_for_s)
-        room = await self._room(request, admission)
-        if isinstance(room, NoRoom):
-            await self._gate.report(SERVICE, Verdict.SILENT, admission)
-            return _held(request, "limit_used_up", "The provider's limits are used up for now.", room.wait_s)
         return await self._send(request, admission, room)
 
-    async def _room(self, request: JudgeRequest, admission: Admission) -> Permit | NoRoom:
+    async def _room(self, request: JudgeRequest) -> Permit | NoRoom:
         need = self._judge.need(request)
         patience_s = self._patience_s
         while True:
-            room = await self._limiter.reserve(request.spec.model, need, share=admission.share)
+            room = await self._limiter.reserve(request.spec.model, need, share=self._share)
             if isinstance(room, Permit) or room.wait_s > patience_s:
                 return room
             patience_s -= room.wait_s
@@ -69,8 +74,9 @@ class Gateway:
         try:
             answer = await self._judge.grade(request)
         except BaseException:
-            # A fault of ours, or the process is stopping: the service is not to blame, the room may have been used.
+            # A fault of ours, or the process is stopping: the service is not to blame.
             await self._gate.report(SERVICE, Verdict.SILENT, admission)
+            await self._limiter.settle(permit, None)
             raise
         await self._gate.report(SERVICE, _verdict(answer, admission), admission)
         await self._account(permit, answer)
@@ -89,6 +95,8 @@ class Gateway:
 def _verdict(answer: JudgeAnswer, admission: Admission) -> Verdict:
     if not isinstance(answer.result, Failure):
         return Verdict.UP
+    if answer.result.code in _OUR_OWN:
+        return Verdict.SILENT
     if answer.result.kind in _DOWN:
         return Verdict.DOWN
     # A 429 says nothing of the service's health, except to a probe, which only asked whether anyone answers.

@@ -131,6 +131,15 @@ class Exceeded:
     wait_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What was spent today, in micro-dollars. `workspace` is empty for all of them together; `cap` None is no cap."""
+
+    workspace: str
+    spent: int
+    cap: int | None
+
+
 class Budget(Protocol):
     """What may still be spent today (UTC), for a workspace and for all of them together."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -98,10 +98,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much work there is in each state, and how long the oldest due piece has waited (seconds)."""
+    """How much work there is in each state, how long the oldest due piece has waited (seconds), what the rest waits for."""
 
     by_state: Mapping[str, int]
     oldest_due_s: float | None
+    waits_for: Mapping[str, int] = field(default_factory=dict)
 
 
 class Queries(Protocol):

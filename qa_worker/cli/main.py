@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from qa_worker import bootstrap
-from qa_worker.cli import db, doctor, evaluate, retry, rubric, show, stack
+from qa_worker.cli import budget, db, doctor, evaluate, retry, rubric, show, stack
 from qa_worker.cli.console import errors
 from qa_worker.cli.render import plain
 from qa_worker.domain.errors import InvalidInput, StoreUnavailable
@@ -32,6 +32,7 @@ app.command("down")(stack.down)
 app.command("status")(stack.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(db.app, name="db")
+app.add_typer(budget.app, name="budget")
 app.add_typer(rubric.app, name="rubric")
 
 

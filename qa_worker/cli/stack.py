@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from qa_worker import bootstrap
+from qa_worker.application.queries import Backlog
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import home
 from qa_worker.cli.stack_spec import new_flower, stack_spec
@@ -65,7 +67,7 @@ def status(
     healthy = running.healthy
     client = bootstrap.Client(database_url=running.database_url, broker_url=running.broker_url)
     try:
-        backlog = client.queries.backlog()
+        backlog, gateway = client.queries.backlog(), client.gateway()
     finally:
         client.close()
     if as_json:
@@ -74,24 +76,38 @@ def status(
             for p in running.processes
         ]
         facts = {"healthy": healthy, "home": str(home()), "processes": processes, "evaluations": dict(backlog.by_state)}
-        print(json.dumps(facts | {"oldest_due_s": backlog.oldest_due_s}))  # noqa: T201 - what --json promises
+        facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
+        facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
+        print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
-        _show(running, dict(backlog.by_state), healthy=healthy)
+        _show(running, backlog, healthy=healthy)
+        _show_gateway(gateway)
     raise typer.Exit(0 if healthy else 1)
 
 
-def _show(running: embedded.RunningStack, by_state: dict[str, int], *, healthy: bool) -> None:
+def _show(running: embedded.RunningStack, backlog: Backlog, *, healthy: bool) -> None:
     table = Table("Process", "State", "Pid", "Restarts", "Log")
     for process in running.processes:
         state = "[green]running[/green]" if process.running else "[red]down[/red]"
         table.add_row(process.name, state, str(process.pid), str(process.restarts), str(process.log))
     results.print(table)
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items())) or "none yet"
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(backlog.by_state.items())) or "none yet"
     results.print(f"Evaluations: {counts}. {'Healthy.' if healthy else '[red]Not healthy.[/red]'}")
+    if backlog.waits_for:
+        waits = ", ".join(f"{count} for {reason}" for reason, count in sorted(backlog.waits_for.items()))
+        results.print(f"Waiting: {waits}", highlight=False)
     access = home() / "flower.json"
     if access.exists():
         flower = json.loads(access.read_text())
         results.print(f"Flower: {flower['url']} (user and password: {access})", highlight=False)
+
+
+def _show_gateway(gateway: bootstrap.GatewayStatus) -> None:
+    breaker = gateway.breaker
+    until = f" for {breaker.open_for_s:.0f} s more" if breaker.open_for_s > 0 else ""
+    results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate", highlight=False)
+    limits = ", ".join(f"{b.meter} {b.left:.0f} left of {b.limit:.0f}/min ({b.source})" for b in gateway.buckets)
+    results.print(f"Claude's limits: {limits}", highlight=False)
 
 
 def _usable_port(wanted: int) -> int:

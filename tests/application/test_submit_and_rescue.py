@@ -35,7 +35,7 @@ def _rescue(uow: UnitsOfWork) -> Rescued:
 def test_a_message_names_the_call_and_its_evaluation_by_id(uow: UnitsOfWork, outbox: Outbox) -> None:
     (accepted,) = _submit(uow, "one")
 
-    ids = {"call_id": str(accepted.call_id), "evaluation_id": str(accepted.evaluation_id)}
+    ids: dict[str, str | list[str]] = {"call_id": str(accepted.call_id), "evaluation_id": str(accepted.evaluation_id)}
     assert outbox.sent == [Message(TaskName.EVALUATE_CALL, Queue.EVALUATE_CALL, ids)]
 
 

@@ -151,7 +151,7 @@ def test_a_database_that_is_away_exits_3_with_a_hint(bare: Cli, tmp_path: Path) 
     assert "Traceback" not in ran.err
 
 
-def test_a_database_url_as_hosts_hand_it_out_is_understood(cli: Cli, tmp_path: Path) -> None:
+def test_a_database_url_as_hosts_hand_it_out_is_understood(cli: Cli) -> None:
     for scheme in ("postgresql", "postgres"):
         url = cli.env["DATABASE_URL"].replace("postgresql+psycopg2", scheme)
         assert cli("db", "upgrade", DATABASE_URL=url).code == 0

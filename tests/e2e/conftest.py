@@ -17,13 +17,14 @@ from qa_worker.application.submit_call import Accepted
 from qa_worker.domain.call import Call
 from qa_worker.domain.rubric import JudgeKind
 from tests.e2e.workers import Workers, eventually, workers
+from tests.servers.buckets import Limits
 from tests.servers.messages_api import MessagesServer
 
 
 @pytest.fixture
 def api() -> Iterator[MessagesServer]:
-    """The local Messages API."""
-    with MessagesServer() as server:
+    """The local Messages API, with limits that no test reaches."""
+    with MessagesServer(limits=Limits(requests=100_000, input_tokens=10**9, output_tokens=10**9)) as server:
         yield server
 
 

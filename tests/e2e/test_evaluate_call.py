@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -95,20 +96,20 @@ def test_a_killed_worker_loses_and_doubles_nothing(system: System) -> None:
     """kill -9 in the middle of 200 calls with a slow judge: another worker ends up with 200 evaluations, none twice."""
     system.api.default = Answer(latency_s=0.4)
     first = system.workers.start(Queue.EVALUATE_CALL)
+    system.workers.start(Queue.MAINTENANCE)
+    system.workers.start_beat()
     accepted = system.submit(*(a_call(f"call-{number}") for number in range(200)))
     eventually(lambda: system.states().count("done") >= 40, what="40 of 200 are done")
 
     system.workers.kill(first)
-    killed_at = time.monotonic()
+    killed_at, killed_on = time.monotonic(), datetime.now(UTC)
     held = system.states().count("running")
     system.workers.start(Queue.EVALUATE_CALL)
-    system.workers.start(Queue.MAINTENANCE)
-    system.workers.start_beat()
     views = system.done(accepted)
 
     assert held > 0
     assert Counter(view.verdict for view in views) == {"pass": 200}
-    results = Counter(attempt.result for view in views for attempt in view.attempts)
+    results = Counter(attempt.result for view in views for attempt in view.attempts if attempt.result != "parked")
     assert results == {"done": 200, "abandoned": held}
     with system.engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(evaluations)).scalar_one() == 200
@@ -121,8 +122,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(system: System) -> None:
             len(view.findings) for view in views
         )
     print(f"200 calls, {held} held by the killed worker, all done {time.monotonic() - killed_at:.1f} s after the kill")  # noqa: T201
-    freed_late = [attempt for view in views for attempt in view.attempts if attempt.result == "abandoned"]
-    assert all((attempt.ended_at - attempt.started_at).total_seconds() <= 2 * LEASE_S for attempt in freed_late)
+    abandoned = [attempt for view in views for attempt in view.attempts if attempt.result == "abandoned"]
+    within_one_lease = killed_on + timedelta(seconds=LEASE_S + 1)
+    assert all(attempt.ended_at <= within_one_lease for attempt in abandoned)
 
 
 def test_a_flushed_broker_costs_seconds_and_no_call(system: System, broker_url: str) -> None:
@@ -162,11 +164,11 @@ def test_faults_of_the_service_are_survived_by_the_row(system: System) -> None:
 def test_a_database_that_restarts_costs_no_answer_that_was_paid_for(
     tmp_path: Path, broker_url: str, api: MessagesServer
 ) -> None:
-    """PostgreSQL is killed while 32 answers are on their way: each is recorded when it is back, none is asked for twice."""
+    """PostgreSQL is killed while answers are on their way: each is recorded when it is back, none is asked for twice."""
     home = tmp_path / "home"
     make_home(home)
     postgres = PostgresServer(home)
-    postgres.start(str)
+    postgres.start(lambda _text: None)
     folder = tmp_path / "logs"
     folder.mkdir()
     try:
@@ -176,10 +178,12 @@ def test_a_database_that_restarts_costs_no_answer_that_was_paid_for(
         client = bootstrap.Client(database_url=postgres.url, broker_url=broker_url)
         with workers(database_url=postgres.url, broker_url=broker_url, folder=folder, extra=extra) as fleet:
             fleet.start(Queue.EVALUATE_CALL)
+            fleet.start(Queue.MAINTENANCE)
+            fleet.start_beat()
             made = [a_call(f"call-{number}") for number in range(30)]
             accepted = client.submit(made, workspace="default", wanted=Wanted(judge=JudgeKind.CLAUDE))
             ids = [one.evaluation_id for one in accepted if isinstance(one, Accepted)]
-            eventually(lambda: api.in_flight == 30, what="all are at the judge")
+            eventually(lambda: api.in_flight > 8, what="some are at the judge")
             _kill_and_start_again(postgres)
             eventually(lambda: _all_done(client, ids), what="all are done")
         client.close()
@@ -194,7 +198,7 @@ def _kill_and_start_again(postgres: PostgresServer) -> None:
     postgres.process.kill()
     postgres.process.wait(10)
     time.sleep(2)
-    postgres.prepare(str)
+    postgres.prepare(lambda _text: None)
     started = postgres.process = postgres.spawn()
     eventually(lambda: postgres.answers(started), what="PostgreSQL is back")
 

@@ -54,6 +54,8 @@ _WHAT_TO_FIX: Mapping[int, str] = {
     422: "Claude could not process the request. Check the model and rubric.",
 }
 
+_INSTALLATION = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+
 
 def classify(error: Exception, *, now_s: float) -> Failure:
     """The failure that an error of `FAULTS` stands for.
@@ -68,7 +70,7 @@ def classify(error: Exception, *, now_s: float) -> Failure:
         return _timeout(error)
     if _caused_by(error, _UNSENDABLE):
         return Failure(
-            FailureKind.REJECTED, "bad_address", "The request can't be sent at all. Check ANTHROPIC_BASE_URL."
+            FailureKind.BLOCKED, "bad_address", "The request can't be sent at all. Check ANTHROPIC_BASE_URL."
         )
     if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError, httpx2.StreamError)):
         # names of exception classes are safe to show, and tell a DNS fault from a refused certificate
@@ -129,7 +131,9 @@ def _verdict(error: anthropic.APIStatusError) -> tuple[FailureKind, str, str]:
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.MULTIPLE_CHOICES:
         return FailureKind.TRANSIENT, code, f"Claude failed with HTTP {status}{_typed(error)}."
     fix = _WHAT_TO_FIX.get(status, f"HTTP {status} is no answer of Claude's. Check ANTHROPIC_BASE_URL and proxies.")
-    return FailureKind.REJECTED, code, f"{fix}{_typed(error)}"
+    # A wrong key, a missing permission, a model's wrong name: no call is to blame, and all of them wait for the mend.
+    kind = FailureKind.BLOCKED if status in _INSTALLATION else FailureKind.REJECTED
+    return kind, code, f"{fix}{_typed(error)}"
 
 
 def _is_spend_cap(error: anthropic.APIStatusError) -> bool:

@@ -85,7 +85,16 @@ class PostgresQueries:
         with store_errors(), self._engine.connect() as connection:
             states = connection.execute(select(columns.state, func.count().label("n")).group_by(columns.state))
             oldest = connection.execute(select(waiting).where(due)).scalar_one_or_none()
-            return Backlog({row.state: row.n for row in states}, None if oldest is None else float(oldest))
+            parked = connection.execute(
+                select(columns.wait_reason, func.count().label("n"))
+                .where(columns.state == WorkState.PENDING.value, columns.not_before > func.now())
+                .group_by(columns.wait_reason)
+            )
+            return Backlog(
+                by_state={row.state: row.n for row in states},
+                oldest_due_s=None if oldest is None else float(oldest),
+                waits_for={row.wait_reason: row.n for row in parked},
+            )
 
 
 def _uuid(text: str) -> uuid.UUID | None:

@@ -98,6 +98,8 @@ workspaces = Table(
     metadata,
     _id(),
     Column("name", Text, nullable=False, unique=True),
+    # NULL: the cap that the settings give each workspace.
+    Column("daily_budget_micro_usd", BigInteger, nullable=True),
     _created_at(),
 )
 
@@ -273,4 +275,5 @@ attempts = Table(
     *_usage_columns(),
     CheckConstraint("result IN ('done', 'retry', 'parked', 'dead', 'abandoned')", name="result"),
     Index("ix_attempts_evaluation_id_started_at", "evaluation_id", "started_at"),
+    Index("ix_attempts_ended_at", "ended_at"),
 )

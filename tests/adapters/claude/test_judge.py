@@ -147,7 +147,7 @@ def test_the_static_part_is_written_to_the_cache_once_and_read_after() -> None:
         (does.ramp_limited(), FailureKind.RATE_LIMITED, "ramp_limit_exceeded"),
         (does.spend_cap(), FailureKind.SPEND_CAP, "enforced_spend_limit_reached"),
         (does.own_spend_limit(), FailureKind.SPEND_CAP, "http_400"),
-        (does.unauthorised(), FailureKind.REJECTED, "http_401"),
+        (does.unauthorised(), FailureKind.BLOCKED, "http_401"),
         (does.overloaded(), FailureKind.OVERLOADED, "http_529"),
         (does.html(), FailureKind.TRANSIENT, "bad_response"),
         (does.broken_json(), FailureKind.TRANSIENT, "bad_response"),
@@ -262,7 +262,7 @@ def test_a_server_that_takes_no_connection_is_left_at_the_connect_timeout() -> N
 def test_an_address_that_is_none_is_rejected(url: str) -> None:
     with judging(url) as judge:
         answer = judge.grade(REQUEST)
-    assert (failure(answer).kind, failure(answer).code) == (FailureKind.REJECTED, "bad_address")
+    assert (failure(answer).kind, failure(answer).code) == (FailureKind.BLOCKED, "bad_address")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,108 @@
+"""What a command needs to hand over calls and to look at results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from qa_worker.adapters.postgres.engine import make_engine
+from qa_worker.adapters.postgres.migrate import revisions, upgrade
+from qa_worker.adapters.postgres.queries import PostgresQueries
+from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
+from qa_worker.adapters.queue.publisher import Publisher
+from qa_worker.application.limits import Spending
+from qa_worker.application.ports import NamedRubric, Wanted
+from qa_worker.application.queries import Queries
+from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.bootstrap.gateway import GatewayStatus, budget, gateway_status
+from qa_worker.bootstrap.grading import grading, judge_kind
+from qa_worker.domain.call import Call, CallId
+from qa_worker.domain.errors import CallConflict
+from qa_worker.domain.prompt import PROMPT_VERSION
+from qa_worker.domain.rubric import JudgeKind
+from qa_worker.settings import Settings, settings
+
+
+class Client:
+    """What a command needs to hand over calls and to look at results, with one connection pool."""
+
+    def __init__(self, *, database_url: str | None = None, broker_url: str | None = None) -> None:
+        self._settings = settings()
+        given = Settings.model_validate({"DATABASE_URL": database_url}) if database_url else self._settings
+        self._database_url = given.database_url.get_secret_value()
+        self._broker_url = broker_url or self._settings.broker_url.get_secret_value()
+        self._publisher = Publisher(self._broker_url)
+        self._engine = make_engine(
+            self._database_url,
+            pool_size=min(2, self._settings.db_pool_size),
+            pool_timeout_s=self._settings.db_pool_timeout_s,
+            application_name="qa-worker",
+        )
+
+    @property
+    def judge(self) -> JudgeKind:
+        """The judge that calls get where nobody chooses one."""
+        return judge_kind(self._settings)
+
+    @cached_property
+    def queries(self) -> Queries:
+        """The read side."""
+        return PostgresQueries(self._engine)
+
+    def submit(
+        self,
+        calls: Sequence[Call],
+        *,
+        workspace: str,
+        wanted: Wanted,
+    ) -> tuple[Accepted | CallConflict, ...]:
+        """Hand calls over; see `submit_calls`."""
+        return submit_calls(
+            calls,
+            workspace_name=workspace,
+            uow=self._uow,
+            grading=grading(self._settings),
+            in_flight_limit=self._settings.in_flight_limit,
+            wanted=wanted,
+        )
+
+    def set_default_rubric(self, rubric: NamedRubric, *, workspace: str, agent: str | None) -> None:
+        """Make this the rubric of a workspace or of one of its agents. Raises LookupError: no such agent."""
+        with self._uow() as work:
+            work.rubrics.set_default(workspace, rubric, agent_ref=agent)
+            work.commit()
+
+    def revisions(self) -> tuple[str | None, str | None]:
+        """(the database's migration, the newest one known). Raises StoreUnavailable."""
+        return revisions(self._engine, self._database_url)
+
+    def retry(self, call_ids: Sequence[CallId]) -> int:
+        """Let dead evaluations of these calls (of all calls, where none is named) begin anew; returns how many."""
+        with self._uow() as work:
+            revived = work.evaluations.revive(call_ids)
+            work.commit()
+        return len(revived)
+
+    def upgrade(self) -> None:
+        """Bring the schema up to date. Raises StoreUnavailable."""
+        upgrade(self._database_url)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._publisher.close()
+        self._engine.dispose()
+
+    def _uow(self) -> PostgresUnitOfWork:
+        return PostgresUnitOfWork(self._engine, send=self._publisher.send, prompt_version=PROMPT_VERSION)
+
+    def spending(self) -> tuple[Spending, ...]:
+        """What was spent today, overall and by workspace. Raises StoreUnavailable."""
+        return budget(self._settings, self._engine).spending()
+
+    def set_budget(self, workspace: str, micro_usd: int | None) -> None:
+        """Cap what a workspace may spend in a day (UTC); None takes the cap away. Raises StoreUnavailable."""
+        budget(self._settings, self._engine).set_cap(workspace, micro_usd)
+
+    def gateway(self) -> GatewayStatus:
+        """What holds requests to Claude back right now."""
+        return gateway_status(self._settings, self._broker_url, self._settings.judge_model)

@@ -1,0 +1,122 @@
+"""Builds the judges, and the gateway in front of the one that costs money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from qa_worker.adapters.eventloop import EventLoop, JudgeOnLoop
+from qa_worker.adapters.offline.judge import RulesJudge
+from qa_worker.adapters.postgres.budget import PostgresBudget
+from qa_worker.adapters.redis.gate import RedisGate
+from qa_worker.adapters.redis.limiter import RedisLimiter
+from qa_worker.application.gateway import SERVICE, Gateway
+from qa_worker.application.judging import Judge
+from qa_worker.application.limits import BucketStatus, GateStatus
+from qa_worker.bootstrap.clock import SystemClock
+from qa_worker.domain.rubric import JudgeKind
+from qa_worker.settings import Settings
+
+_MICRO = 1_000_000
+_REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+
+def budget(chosen: Settings, engine: Engine) -> PostgresBudget:
+    """The daily budgets of the settings."""
+    return PostgresBudget(
+        engine,
+        overall=_micro_usd(chosen.daily_budget_usd),
+        each_workspace=_micro_usd(chosen.workspace_daily_budget_usd),
+        now=SystemClock().now,
+    )
+
+
+def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLimiter]:
+    """The breaker and the limits that all workers share."""
+    gate = RedisGate(
+        redis_url,
+        threshold=chosen.breaker_threshold,
+        recovery_s=chosen.breaker_recovery_s,
+        max_recovery_s=chosen.breaker_max_recovery_s,
+        # A probe that got no answer has ended by its deadline; its lease is for a prober that died.
+        probe_lease_s=chosen.judge_deadline_s + 5,
+    )
+    caps = {
+        "requests": chosen.max_requests_per_minute,
+        "input_tokens": chosen.max_input_tokens_per_minute,
+        "output_tokens": chosen.max_output_tokens_per_minute,
+    }
+    return gate, RedisLimiter(redis_url, caps=caps)
+
+
+def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
+    """Where limits and breaker are shared: QA_REDIS_URL, or else the broker where that is a Redis."""
+    if chosen.redis_url is not None:
+        return chosen.redis_url.get_secret_value()
+    broker = broker_url or chosen.broker_url.get_secret_value()
+    return broker if broker.partition("://")[0] in _REDIS else "redis://127.0.0.1:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    """What holds requests back right now."""
+
+    breaker: GateStatus
+    buckets: tuple[BucketStatus, ...]
+
+
+def gateway_status(chosen: Settings, broker_url: str, model: str) -> GatewayStatus:
+    """For people: the breaker and the buckets of one model. Asked from outside the workers."""
+    loop = EventLoop()
+    gate, limiter = shared_limits(chosen, redis_url(chosen, broker_url))
+
+    async def ask() -> GatewayStatus:
+        try:
+            return GatewayStatus(await gate.status(SERVICE), await limiter.status(model))
+        finally:
+            await gate.close()
+            await limiter.close()
+
+    try:
+        return loop.run(ask())
+    finally:
+        loop.close()
+
+
+def judges(chosen: Settings, engine: Engine) -> tuple[dict[JudgeKind, Judge], Callable[[], None]]:
+    """The judges that this process can ask, and what closes them."""
+    available: dict[JudgeKind, Judge] = {JudgeKind.RULES: RulesJudge()}
+    if chosen.anthropic_api_key is None:
+        return available, lambda: None
+    # The SDK costs 1.5 s of CPU and 85 MB to import, which a process that never asks Claude need not pay.
+    from qa_worker.adapters.claude.client import Timeouts  # noqa: PLC0415
+    from qa_worker.adapters.claude.judge import AsyncClaudeJudge  # noqa: PLC0415
+    from qa_worker.adapters.claude.metered import MeteredClaudeJudge  # noqa: PLC0415
+
+    claude = AsyncClaudeJudge(
+        chosen.anthropic_api_key.get_secret_value(),
+        base_url=chosen.anthropic_base_url,
+        timeouts=Timeouts(
+            connect_s=chosen.judge_connect_timeout_s,
+            read_s=chosen.judge_read_timeout_s,
+            total_s=chosen.judge_deadline_s,
+        ),
+    )
+    gate, limiter = shared_limits(chosen, redis_url(chosen))
+    gateway = Gateway(MeteredClaudeJudge(claude), budget=budget(chosen, engine), gate=gate, limiter=limiter)
+    loop = EventLoop()
+    available[JudgeKind.CLAUDE] = JudgeOnLoop(gateway, loop)
+
+    def close() -> None:
+        loop.run(claude.aclose())
+        loop.run(gate.close())
+        loop.run(limiter.close())
+        loop.close()
+
+    return available, close
+
+
+def _micro_usd(dollars: float | None) -> int | None:
+    return None if dollars is None else round(dollars * _MICRO)

@@ -1,0 +1,100 @@
+"""What one worker process needs, built once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from qa_worker.adapters.postgres.engine import make_engine
+from qa_worker.adapters.postgres.leases import LeaseKeeper
+from qa_worker.adapters.postgres.records import GroupedRecords
+from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
+from qa_worker.adapters.queue.publisher import Publisher
+from qa_worker.application._grading import Tools
+from qa_worker.application.ports import Grading, UnitOfWorkFactory
+from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
+from qa_worker.bootstrap.gateway import judges
+from qa_worker.bootstrap.grading import grading, retry_policy
+from qa_worker.domain.prompt import PROMPT_VERSION
+from qa_worker.settings import Settings, settings
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What the tasks of one worker process need."""
+
+    evaluating: Tools
+    uow: UnitOfWorkFactory
+    grading: Grading
+    in_flight_limit: int
+    resend_after_s: float
+    waiting: Callable[[], int]
+    close: Callable[[], None]
+
+
+@dataclass
+class _Process:
+    """The worker of this process: built once, after any fork, because a forked child must not share connections."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pid: int = 0
+    worker: Worker | None = None
+
+
+_process = _Process()
+
+
+def worker() -> Worker:
+    """The worker of this process, built with its first use."""
+    with _process.lock:
+        if _process.worker is None or _process.pid != os.getpid():
+            _process.worker, _process.pid = _build(settings()), os.getpid()
+        return _process.worker
+
+
+def close_worker() -> None:
+    """Give back what `worker` opened."""
+    with _process.lock:
+        if _process.worker is not None and _process.pid == os.getpid():
+            _process.worker.close()
+        _process.worker = None
+
+
+def _build(chosen: Settings) -> Worker:
+    publisher = Publisher(chosen.broker_url.get_secret_value())
+    engine = make_engine(
+        chosen.database_url.get_secret_value(),
+        pool_size=chosen.db_pool_size,
+        pool_timeout_s=chosen.db_pool_timeout_s,
+        application_name="qa-worker-worker",
+    )
+    leases = LeaseKeeper(engine, lease_s=chosen.lease_s)
+    available, close_judges = judges(chosen, engine)
+
+    def uow() -> PostgresUnitOfWork:
+        return PostgresUnitOfWork(engine, send=publisher.send, prompt_version=PROMPT_VERSION)
+
+    records = GroupedRecords(uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
+
+    def close() -> None:
+        leases.close()
+        records.close()
+        close_judges()
+        publisher.close()
+        engine.dispose()
+
+    tools = Tools(
+        uow=uow,
+        records=records,
+        leases=leases,
+        context=StructlogContext(),
+        judges=available,
+        clock=SystemClock(),
+        jitter=RandomJitter(),
+        policy=retry_policy(chosen),
+        grading=grading(chosen),
+        lease_s=chosen.lease_s,
+    )
+    return Worker(tools, uow, tools.grading, chosen.in_flight_limit, chosen.resend_after_s, publisher.waiting, close)

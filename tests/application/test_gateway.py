@@ -1,0 +1,223 @@
+"""The gateway: budget, limiter, breaker, request, in this order, and what each answer tells them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from qa_worker.application.gateway import SERVICE, Gateway
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
+from qa_worker.application.limits import (
+    Admission,
+    BucketStatus,
+    Exceeded,
+    GateStatus,
+    Need,
+    NoRoom,
+    Permit,
+    Verdict,
+)
+from qa_worker.domain.evaluation import Assessment, Usage
+from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.rubric import JudgeKind, JudgeSpec
+from tests.builders import a_call, a_rubric, an_assessment
+
+REQUEST = JudgeRequest(a_call(), a_rubric(), Evidence(), JudgeSpec(JudgeKind.CLAUDE, "claude-haiku-5-5"), "workspace")
+USED = Usage(input_tokens=900, output_tokens=100)
+
+
+@dataclass
+class World:
+    """Budget, gate, limiter and judge in one, noting what happens in which order."""
+
+    result: Assessment | Failure | Exception = field(default_factory=an_assessment)
+    limits: RateLimits | None = None
+    spent: Exceeded | None = None
+    admission: Admission = field(default_factory=Admission)
+    rooms: list[Permit | NoRoom] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+    async def exceeded(self, workspace: str) -> Exceeded | None:
+        self.seen.append(f"budget {workspace}")
+        return self.spent
+
+    async def admit(self, service: str) -> Admission:
+        self.seen.append(f"admit {service}")
+        return self.admission
+
+    async def report(self, service: str, verdict: Verdict, admission: Admission) -> None:
+        assert admission is self.admission
+        self.seen.append(f"report {verdict.value}")
+
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
+        self.seen.append(f"reserve {need.input_tokens}+{need.output_tokens} share {share}")
+        return self.rooms.pop(0) if self.rooms else Permit(model, need, shared=True)
+
+    async def settle(self, permit: Permit, usage: Usage | None) -> None:
+        self.seen.append("give back" if usage is None else f"settle {usage.prompt_tokens}+{usage.output_tokens}")
+
+    async def pause(self, model: str, seconds: float) -> None:
+        self.seen.append(f"pause {seconds:.0f}")
+
+    async def learn(self, model: str, limits: RateLimits) -> None:
+        self.seen.append(f"learn {limits.requests}")
+
+    async def status(self, _name: str) -> GateStatus:
+        return GateStatus("closed", 0, 0, 1, shared=True)
+
+    def need(self, request: JudgeRequest) -> Need:
+        return Need(1000, 200)
+
+    async def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        self.seen.append("ask")
+        if isinstance(self.result, Exception):
+            raise self.result
+        usage = USED if isinstance(self.result, Assessment) else Usage()
+        return JudgeAnswer(self.result, usage, request.spec.model, "req", "", self.limits)
+
+
+class Limits(World):
+    """The limiter's side of a world: its status has another shape."""
+
+    def __init__(self, world: World) -> None:
+        self.__dict__ = world.__dict__
+
+    async def status(self, _name: str) -> tuple[BucketStatus, ...]:  # type: ignore[override]
+        return ()
+
+
+def _grade(world: World) -> JudgeAnswer:
+    async def no_wait(seconds: float) -> None:
+        world.seen.append(f"wait {seconds}")
+
+    gateway = Gateway(world, budget=world, gate=world, limiter=Limits(world), sleep=no_wait)
+    return asyncio.run(gateway.grade(REQUEST))
+
+
+def _failure(kind: FailureKind, code: str = "code", retry_after_s: float | None = None) -> Failure:
+    return Failure(kind, code, "message", retry_after_s=retry_after_s)
+
+
+def test_a_request_passes_everything_in_order() -> None:
+    world = World(limits=RateLimits(requests=1000))
+
+    answer = _grade(world)
+
+    assert isinstance(answer.result, Assessment)
+    assert world.seen == [
+        "budget workspace",
+        "reserve 1000+200 share 1.0",
+        f"admit {SERVICE}",
+        "ask",
+        "report up",
+        "settle 900+100",
+        "learn 1000",
+    ]
+
+
+def test_a_spent_budget_holds_the_request_back_before_anything_else() -> None:
+    world = World(spent=Exceeded("The budget is spent.", 300))
+
+    answer = _grade(world)
+
+    assert answer.result == Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=300)
+    assert world.seen == ["budget workspace"]
+
+
+def test_an_open_gate_holds_the_request_back_and_gives_its_room_back() -> None:
+    world = World(admission=Admission(open_for_s=42))
+
+    answer = _grade(world)
+
+    assert isinstance(answer.result, Failure)
+    assert (answer.result.kind, answer.result.code, answer.result.retry_after_s) == (
+        FailureKind.HELD,
+        "breaker_open",
+        42,
+    )
+    assert "ask" not in world.seen
+    assert world.seen[-1] == "give back"
+
+
+def test_a_short_wait_for_room_is_waited_in_the_slot() -> None:
+    world = World(rooms=[NoRoom(0.5), NoRoom(1.0)])
+
+    assert isinstance(_grade(world).result, Assessment)
+    assert [step for step in world.seen if step.startswith("wait")] == ["wait 0.5", "wait 1.0"]
+
+
+def test_a_long_wait_for_room_goes_to_the_row() -> None:
+    world = World(rooms=[NoRoom(0.5), NoRoom(1.6)])
+
+    answer = _grade(world)
+
+    assert isinstance(answer.result, Failure)
+    assert (answer.result.kind, answer.result.code, answer.result.retry_after_s) == (
+        FailureKind.HELD,
+        "limit_used_up",
+        1.6,
+    )
+    assert "ask" not in world.seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "verdict"),
+    [
+        (FailureKind.TRANSIENT, "http_500", "down"),
+        (FailureKind.TRANSIENT, "timeout", "down"),
+        (FailureKind.OVERLOADED, "http_529", "down"),
+        (FailureKind.TRANSIENT, "pool_timeout", "silent"),
+        (FailureKind.RATE_LIMITED, "http_429", "silent"),
+        (FailureKind.REJECTED, "http_400", "silent"),
+        (FailureKind.BLOCKED, "http_401", "silent"),
+        (FailureKind.SPEND_CAP, "http_429", "silent"),
+        (FailureKind.UNREADABLE, "max_tokens", "up"),
+    ],
+)
+def test_only_the_services_own_faults_count_against_it(kind: FailureKind, code: str, verdict: str) -> None:
+    world = World(result=_failure(kind, code))
+
+    _grade(world)
+
+    assert f"report {verdict}" in world.seen
+
+
+def test_a_probe_that_is_answered_at_all_finds_the_service_up() -> None:
+    world = World(result=_failure(FailureKind.RATE_LIMITED), admission=Admission(probe="lease"))
+
+    _grade(world)
+
+    assert "report up" in world.seen
+
+
+def test_a_429_closes_the_bucket_for_everyone() -> None:
+    world = World(result=_failure(FailureKind.RATE_LIMITED, retry_after_s=7))
+
+    _grade(world)
+
+    assert world.seen[-2:] == ["settle 0+0", "pause 7"]
+
+
+def test_a_fault_of_ours_blames_nobody_and_gives_its_room_back() -> None:
+    world = World(result=ZeroDivisionError())
+
+    with pytest.raises(ZeroDivisionError):
+        _grade(world)
+
+    assert world.seen[-2:] == ["report silent", "give back"]
+
+
+def test_a_recovering_service_gets_its_share_of_the_rate() -> None:
+    world = World(admission=Admission(share=0.25))
+    gateway = Gateway(world, budget=world, gate=world, limiter=Limits(world))
+
+    async def twice() -> None:
+        await gateway.grade(REQUEST)
+        await gateway.grade(REQUEST)
+
+    asyncio.run(twice())
+
+    assert [step for step in world.seen if step.startswith("reserve")][-1].endswith("share 0.25")
