@@ -283,6 +283,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
     )
+    op.create_index("ix_attempts_ended_at", "attempts", ["ended_at"], unique=False)
     op.create_index("ix_attempts_evaluation_id_started_at", "attempts", ["evaluation_id", "started_at"], unique=False)
     op.create_table(
         "evaluation_scores",

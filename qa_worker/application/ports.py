@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -120,6 +120,8 @@ class WorkRef:
 
     evaluation_id: uuid.UUID
     call_id: CallId
+    workspace: WorkspaceId
+    lane: Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,10 @@ class Evaluations(Protocol):
 
     def bury(self, lease: Lease, *, evidence: Evidence | None, record: AttemptRecord) -> None:
         """Given up: `not_evaluated`, with the reason. Raises LeaseLost."""
+        ...
+
+    def in_flight(self) -> Mapping[WorkspaceId, int]:
+        """How much of each workspace's work is queued or running."""
         ...
 
     def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:

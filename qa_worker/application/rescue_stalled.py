@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qa_worker import messages
 from qa_worker.application._admission import admit
+from qa_worker.application._sending import messages_for
 from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWorkFactory
 
 BATCH = 500
 
 
 def rescue_stalled(
-    *, uow: UnitOfWorkFactory, grading: Grading, resend_after_s: float, waiting: Callable[[], int]
+    *,
+    uow: UnitOfWorkFactory,
+    grading: Grading,
+    resend_after_s: float,
+    in_flight_limit: int,
+    waiting: Callable[[], int],
 ) -> Rescued:
     """One bounded sweep; several may run at once without doubling anything.
 
@@ -26,8 +31,8 @@ def rescue_stalled(
     with uow() as work:
         freed, buried = work.evaluations.free_expired(limit=BATCH)
         lost = work.evaluations.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
-        for ref in lost:
-            work.nudge(messages.evaluate_call(ref.call_id, ref.evaluation_id))
+        for message in messages_for(lost, under_way={}, in_flight_limit=in_flight_limit):
+            work.nudge(message)
         work.commit()
     with uow() as work:
         admitted = _admit_forgotten(work, grading=grading, older_than_s=resend_after_s)

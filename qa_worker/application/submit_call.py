@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from qa_worker import messages
 from qa_worker.application._admission import admit
-from qa_worker.application.ports import ANY, Grading, UnitOfWorkFactory, Wanted
+from qa_worker.application._sending import messages_for
+from qa_worker.application.ports import ANY, Grading, UnitOfWorkFactory, Wanted, WorkRef
 from qa_worker.domain.call import Call, CallId
 from qa_worker.domain.errors import CallConflict, Collided
+from qa_worker.domain.work import Lane
 
 _TRIES = 3
 
@@ -60,7 +61,9 @@ def _submit(
     wanted: Wanted,
 ) -> tuple[Accepted | CallConflict, ...]:
     answers: dict[int, Accepted | CallConflict] = {}
+    sent: list[WorkRef] = []
     with uow() as work:
+        under_way = work.evaluations.in_flight()
         # In one order for everybody: producers that hand over the same calls wait for each other, but never in a circle.
         for place in sorted(range(len(calls)), key=lambda place: (calls[place].agent.id, calls[place].ref)):
             call = calls[place]
@@ -70,8 +73,12 @@ def _submit(
                 answers[place] = conflict
                 continue
             evaluation_id = admit(work, added.key, grading=grading, wanted=wanted)
-            if work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
-                work.nudge(messages.evaluate_call(added.key.id, evaluation_id))
+            # What can wait is left to the dispatcher, which keeps room for live calls.
+            live = wanted.lane is Lane.LIVE
+            if live and work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
+                sent.append(WorkRef(evaluation_id, added.key.id, added.key.workspace, wanted.lane))
             answers[place] = Accepted(call.ref, added.key.id, evaluation_id, added.created)
+        for message in messages_for(sent, under_way=under_way, in_flight_limit=in_flight_limit):
+            work.nudge(message)
         work.commit()
     return tuple(answers[place] for place in range(len(calls)))

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from qa_worker.adapters.postgres.engine import make_engine
 from qa_worker.adapters.postgres.leases import LeaseKeeper
@@ -13,7 +14,9 @@ from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application._grading import Tools
-from qa_worker.application.ports import Grading, UnitOfWorkFactory
+from qa_worker.application.dispatch_work import dispatch_work
+from qa_worker.application.ports import Rescued
+from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
 from qa_worker.bootstrap.gateway import judges
 from qa_worker.bootstrap.grading import grading, retry_policy
@@ -26,11 +29,8 @@ class Worker:
     """What the tasks of one worker process need."""
 
     evaluating: Tools
-    uow: UnitOfWorkFactory
-    grading: Grading
-    in_flight_limit: int
-    resend_after_s: float
-    waiting: Callable[[], int]
+    dispatch: Callable[[], int]
+    rescue: Callable[[], Rescued]
     close: Callable[[], None]
 
 
@@ -97,4 +97,17 @@ def _build(chosen: Settings) -> Worker:
         grading=grading(chosen),
         lease_s=chosen.lease_s,
     )
-    return Worker(tools, uow, tools.grading, chosen.in_flight_limit, chosen.resend_after_s, publisher.waiting, close)
+    limit = chosen.in_flight_limit
+    return Worker(
+        evaluating=tools,
+        dispatch=partial(dispatch_work, uow=uow, in_flight_limit=limit),
+        rescue=partial(
+            rescue_stalled,
+            uow=uow,
+            grading=tools.grading,
+            resend_after_s=chosen.resend_after_s,
+            in_flight_limit=limit,
+            waiting=publisher.waiting,
+        ),
+        close=close,
+    )

@@ -29,7 +29,7 @@ def _submit(uow: UnitsOfWork, *refs: str, limit: int = 10) -> list[Accepted]:
 
 
 def _rescue(uow: UnitsOfWork) -> Rescued:
-    return rescue_stalled(uow=uow, grading=a_grading(), resend_after_s=0.01, waiting=lambda: 0)
+    return rescue_stalled(uow=uow, grading=a_grading(), resend_after_s=0.01, in_flight_limit=99, waiting=lambda: 0)
 
 
 def test_a_message_names_the_call_and_its_evaluation_by_id(uow: UnitsOfWork, outbox: Outbox) -> None:
@@ -79,5 +79,8 @@ def test_the_dispatcher_sends_no_more_than_there_is_room_for(uow: UnitsOfWork, o
 
 
 def test_nothing_stuck_is_nothing_done(uow: UnitsOfWork, outbox: Outbox) -> None:
-    assert rescue_stalled(uow=uow, grading=a_grading(), resend_after_s=60, waiting=lambda: 0) == Rescued()
+    assert (
+        rescue_stalled(uow=uow, grading=a_grading(), resend_after_s=60, in_flight_limit=99, waiting=lambda: 0)
+        == Rescued()
+    )
     assert outbox.sent == []

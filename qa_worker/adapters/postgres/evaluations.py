@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -156,6 +156,13 @@ class PostgresEvaluations:
         self._store_attempt(lease, record)
         return True
 
+    def in_flight(self) -> Mapping[WorkspaceId, int]:
+        """See the port."""
+        under_way = evaluations.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value])
+        counted = select(evaluations.c.workspace_id, func.count().label("n")).where(under_way)
+        rows = self._connection.execute(counted.group_by(evaluations.c.workspace_id))
+        return {WorkspaceId(row.workspace_id): row.n for row in rows}
+
     def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:
         """See the port."""
         return _refs(self._work.due(in_flight_limit=in_flight_limit, batch=batch))
@@ -297,7 +304,7 @@ def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
 
 
 def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:
-    return [WorkRef(row.id, CallId(row.call_id)) for row in rows]
+    return [WorkRef(row.id, CallId(row.call_id), WorkspaceId(row.workspace_id), Lane(row.lane)) for row in rows]
 
 
 def _buried(code: str, at: Any) -> dict[str, Any]:

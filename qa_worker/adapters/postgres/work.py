@@ -145,11 +145,14 @@ class WorkRows:
         """
         if not self._connection.execute(select(func.pg_try_advisory_xact_lock(_DISPATCHING))).scalar_one():
             return []  # another dispatcher is at it
-        room = min(batch, in_flight_limit - self._in_flight_now(in_flight_limit))
+        free = in_flight_limit - self._in_flight_now(in_flight_limit)
+        # A quarter of the limit is not for the backlog, so that a live call always finds room.
+        rooms = {Lane.LIVE: free, Lane.BACKLOG: free - in_flight_limit // 4}
         chosen: list[uuid.UUID] = []
-        for lane in (Lane.LIVE, Lane.BACKLOG):
-            if len(chosen) < room:
-                chosen += self._in_turn(lane, room - len(chosen))
+        for lane, room in rooms.items():
+            left = min(batch, room) - len(chosen)
+            if left > 0:
+                chosen += self._in_turn(lane, left)
         if not chosen:
             return []
         columns = self._table.c
@@ -157,7 +160,7 @@ class WorkRows:
             update(self._table)
             .where(columns.id == func.any(chosen), columns.state == WorkState.PENDING)
             .values(state=WorkState.QUEUED.value, queued_at=_NOW)
-            .returning(columns.id, columns.call_id, columns.lane)
+            .returning(self._table)
         ).all()
 
     def _in_turn(self, lane: Lane, room: int) -> list[uuid.UUID]:
@@ -246,7 +249,7 @@ class WorkRows:
                 reasons=[],
                 evaluated_at=None,
             )
-            .returning(columns.id, columns.call_id)
+            .returning(self._table)
         ).all()
 
     def extend(self, tokens: Sequence[uuid.UUID], *, lease_s: float) -> int:

@@ -1,0 +1,40 @@
+"""Which message sends which work: the express queue for live calls, the bulk lane for what can wait.
+
+A workspace that has a lot under way gets its further live calls sent through the bulk lane, too, which workers take only
+when the express queue is empty: so one tenant's flood never stands before another's live call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from qa_worker import messages
+from qa_worker.application.ports import WorkRef
+from qa_worker.domain.call import WorkspaceId
+from qa_worker.domain.work import Lane
+
+_SHARE = 8
+_AT_LEAST = 8
+
+
+def messages_for(
+    work: Iterable[WorkRef], *, under_way: Mapping[WorkspaceId, int], in_flight_limit: int
+) -> list[messages.Message]:
+    """One message for each live call of a workspace within its share of the limit (an eighth); bulk messages for the rest.
+
+    `under_way` is what each workspace has queued or running besides `work`.
+    """
+    share = max(_AT_LEAST, in_flight_limit // _SHARE)
+    counts = Counter(under_way)
+    express: list[messages.Message] = []
+    bulk: list[WorkRef] = []
+    for ref in work:
+        if ref.lane is Lane.LIVE and counts[ref.workspace] < share:
+            express.append(messages.evaluate_call(ref.call_id, ref.evaluation_id))
+        else:
+            bulk.append(ref)
+        counts[ref.workspace] += 1
+    ids = [ref.evaluation_id for ref in bulk]
+    batches = [ids[start : start + messages.BULK] for start in range(0, len(ids), messages.BULK)]
+    return express + [messages.evaluate_calls(batch) for batch in batches]
