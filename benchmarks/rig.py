@@ -29,6 +29,7 @@ from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
 from qa_worker.embedded.stack import servers
 from qa_worker.messages import Queue
 
+NO_LIMITS = "1000000,1000000000,1000000000"
 RESULTS = Path(__file__).parent / "results"
 _TALK = (
     "I would like to move my appointment from Tuesday morning to some time later this week, if that is possible.",
@@ -162,14 +163,18 @@ class Rig:
 
 @contextmanager
 def rig(
-    *, latency_s: float, extra: Mapping[str, str] | None = None, script: Mapping[str, Any] | None = None
+    *,
+    latency_s: float,
+    limits: str = NO_LIMITS,
+    extra: Mapping[str, str] | None = None,
+    script: Mapping[str, Any] | None = None,
 ) -> Iterator[Rig]:
     """PostgreSQL (durable), Valkey and a local Messages API, each a process of its own."""
     with tempfile.TemporaryDirectory(prefix="qa-bench-") as name:
         folder = Path(name)
         with servers(folder / "home", durable=True) as (database_url, broker_url):
             upgrade(database_url)
-            arguments = ["tests.servers.messages_api", "--latency", str(latency_s)]
+            arguments = ["tests.servers.messages_api", "--latency", str(latency_s), "--limits", limits]
             if script is not None:
                 file = folder / "script.json"
                 file.write_text(json.dumps(script))

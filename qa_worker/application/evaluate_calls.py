@@ -6,8 +6,10 @@ A message that comes again skips what is done; a worker that dies loses the leas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 
 from qa_worker.application._grading import (
     LEASE_LOST,
@@ -21,7 +23,7 @@ from qa_worker.application._grading import (
     request_for,
 )
 from qa_worker.application.judging import JudgeAnswer
-from qa_worker.application.ports import Claimed, Malformed
+from qa_worker.application.ports import Claimed, Malformed, Records, UnitOfWork
 from qa_worker.domain.errors import LeaseLost, StoreUnavailable
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.outcome import Outcome, Skipped
@@ -47,15 +49,45 @@ def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tupl
         for one in claimed:
             with _collected(one, tools, outcomes, faults):
                 ready.append((one, evidence_of(one)))
+        written: list[tuple[Claimed, JudgeAnswer, Outcome, _Later]] = []
         for one, evidence, answer in _answers(ready, tools):
             with _collected(one, tools, outcomes, faults) as attempt:
                 if isinstance(answer, Exception):
                     raise answer
                 attempt.answer = answer
-                outcomes.append(record(one, evidence, answer, tools))
+                # Not waited for one by one: the next answers are on their way, and one commit can hold many results.
+                later = _Later(tools.records)
+                decided = record(one, evidence, answer, replace(tools, records=later))
+                written.append((one, answer, decided, later))
+        for one, answer, outcome, later in written:
+            with _collected(one, tools, outcomes, faults) as attempt:
+                attempt.answer = answer
+                later.wait()
+                outcomes.append(outcome)
     if faults:
         raise ExceptionGroup("some calls of a batch met an error of ours", faults)
     return tuple(outcomes)
+
+
+class _Later:
+    """Implements the port `Records`: results are on their way, and `wait` says when they have arrived."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._begun: list[Future[None]] = []
+
+    def write(self, what: Callable[[UnitOfWork], None]) -> None:
+        """See the port, but for the waiting."""
+        self._begun.append(self._records.submit(what))
+
+    def submit(self, what: Callable[[UnitOfWork], None]) -> Future[None]:
+        """See the port."""
+        return self._records.submit(what)
+
+    def wait(self) -> None:
+        """Until everything is committed. Raises what went wrong."""
+        for begun in self._begun:
+            begun.result()
 
 
 def _answers(

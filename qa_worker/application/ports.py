@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -289,6 +290,10 @@ class Records(Protocol):
 
         Raises whatever `what` raised, and StoreUnavailable.
         """
+        ...
+
+    def submit(self, what: Callable[[UnitOfWork], None]) -> Future[None]:
+        """As `write`, without waiting: the future ends, or raises, when the transaction has."""
         ...
 
 

@@ -42,6 +42,17 @@ class DirectRecords:
         """See the port."""
         patiently(lambda: self._once(what), patience_s=self._patience_s)
 
+    def submit(self, what: Write) -> Future[None]:
+        """See the port."""
+        written: Future[None] = Future()
+        try:
+            self.write(what)
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+            written.set_exception(error)
+        else:
+            written.set_result(None)
+        return written
+
     def _once(self, what: Write) -> None:
         with self._uow() as work:
             what(work)
@@ -81,13 +92,17 @@ class GroupedRecords:
 
     def write(self, what: Write) -> None:
         """See the port."""
+        self.submit(what).result()
+
+    def submit(self, what: Write) -> Future[None]:
+        """See the port."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="records", daemon=True)
                 self._thread.start()
         written: Future[None] = Future()
         self._waiting.put((what, written))
-        written.result()
+        return written
 
     def close(self) -> None:
         """Write what waits, then end the thread."""
@@ -143,16 +158,11 @@ class GroupedRecords:
 
     def _write_alone(self, group: list[tuple[Write, Future[None]]]) -> None:
         for what, written in group:
-            try:
-                self._alone.write(what)
-            except Exception as error:  # noqa: BLE001 - handed to the thread that waits for it
-                written.set_exception(error)
-            else:
-                written.set_result(None)
+            _settle(written, self._alone.submit(what).exception())
 
 
-def _settle(written: Future[None], lost: LeaseLost | None) -> None:
-    if lost is None:
+def _settle(written: Future[None], fault: BaseException | None) -> None:
+    if fault is None:
         written.set_result(None)
     else:
-        written.set_exception(lost)
+        written.set_exception(fault)
