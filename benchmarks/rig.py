@@ -26,7 +26,7 @@ from qa_worker.cli.stack_spec import beat_arguments, worker_arguments
 from qa_worker.domain.call import Agent, Call, Expected, ToolSpec
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
-from qa_worker.embedded.stack import servers
+from qa_worker.embedded.stack import remove, servers
 from qa_worker.messages import Queue
 
 NO_LIMITS = "1000000,1000000000,1000000000"
@@ -172,7 +172,7 @@ def rig(
     """PostgreSQL (durable), Valkey and a local Messages API, each a process of its own."""
     with tempfile.TemporaryDirectory(prefix="qa-bench-") as name:
         folder = Path(name)
-        with servers(folder / "home", durable=True) as (database_url, broker_url):
+        with _removed(folder / "home"), servers(folder / "home", durable=True) as (database_url, broker_url):
             upgrade(database_url)
             arguments = ["tests.servers.messages_api", "--latency", str(latency_s), "--limits", limits]
             if script is not None:
@@ -200,6 +200,15 @@ def rig(
                 for part in ("database", "broker"):
                     made.parts.pop(part, None)
                 made.stop()
+
+
+@contextmanager
+def _removed(home: Path) -> Iterator[None]:
+    """As root the database's files are outside of the home: they must not stay."""
+    try:
+        yield
+    finally:
+        remove(home)
 
 
 def _owner(name: str) -> psutil.Process:

@@ -43,17 +43,26 @@ def up(
         results.print("No ANTHROPIC_API_KEY was set: calls are graded by rules, from evidence alone.", style="yellow")
 
 
-def down() -> None:
-    """Stop the local stack; running calls are finished first. Its data stay."""
+def down(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete its data, too: every call and every verdict.")
+    ] = False,
+) -> None:
+    """Stop the local stack; running calls are finished first. Its data stay, unless --remove is given."""
     running = embedded.running(home())
     if running is None:
         left = embedded.clean_up(home())
         results.print(f"Stopped what was left over: {', '.join(left)}." if left else "Nothing is running.")
-        return
-    with errors.status("Stopping; running calls are finished first ..."):
-        running.stop()
-    (home() / "flower.json").unlink(missing_ok=True)
-    results.print("The stack is down. Its data are kept in", str(home()), highlight=False)
+    else:
+        with errors.status("Stopping; running calls are finished first ..."):
+            running.stop()
+        (home() / "flower.json").unlink(missing_ok=True)
+        results.print("The stack is down.")
+    if remove:
+        embedded.remove(home())
+        results.print("Its data are deleted.")
+    elif running is not None:
+        results.print("Its data are kept in", str(home()), highlight=False)
 
 
 def status(

@@ -24,7 +24,17 @@ from qa_worker.embedded.spec import Command, StackSpec
 from qa_worker.embedded.state import Phase, ProcessState, StackState, load, sweep
 from qa_worker.embedded.valkey import ValkeyServer
 
-__all__ = ["Command", "LocalStackError", "RunningStack", "StackSpec", "clean_up", "running", "servers", "start"]
+__all__ = [
+    "Command",
+    "LocalStackError",
+    "RunningStack",
+    "StackSpec",
+    "clean_up",
+    "remove",
+    "running",
+    "servers",
+    "start",
+]
 
 _HURRIED_STOP_S = 40.0
 """The bound of a stop without the workers' grace: the servers get 25 s at most."""
@@ -152,6 +162,14 @@ def clean_up(home: Path) -> tuple[str, ...]:
         return ()
     with locked(home):
         return sweep(home)
+
+
+def remove(home: Path) -> None:
+    """Deletes what a stopped stack has stored, wherever that is. Raises `LocalStackError` when a stack runs."""
+    clean_up(home)
+    for server in (PostgresServer(home), ValkeyServer(home)):
+        server.remove()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @contextmanager

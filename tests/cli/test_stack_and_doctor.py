@@ -48,7 +48,9 @@ def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
         assert again.code == 0
         assert bare("show", "one").code == 0, "the data of a stack outlive it"
     finally:
-        bare("down")
+        removed = bare("down", "--remove")
+    assert "deleted" in removed.out
+    assert list((tmp_path / "home").rglob("PG_VERSION")) == []
 
 
 def _grades_and_shows(cli: Cli, folder: Path) -> None:

@@ -189,6 +189,7 @@ def test_a_database_that_restarts_costs_no_answer_that_was_paid_for(
         client.close()
     finally:
         postgres.stop()
+        postgres.remove()
 
     assert len(api.requests) == 30
 
