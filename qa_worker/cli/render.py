@@ -57,7 +57,7 @@ def dollars(micro_usd: int | None) -> str:
 def verdict_label(view: EvaluationView) -> Text:
     """The verdict in its colour, or the state of work that isn't over."""
     if view.verdict is None:
-        return Text(f"{view.state.value}: {view.wait_reason or view.error_code or 'waiting'}", style="magenta")
+        return Text(view.state.value, style="magenta")
     return Text(view.verdict.replace("_", " "), style=_COLOURS[Verdict(view.verdict)])
 
 
