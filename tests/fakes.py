@@ -79,6 +79,9 @@ class NoContext:
     def bind(self, **ids: str | int) -> None:
         assert ids
 
+    def fault(self, error: Exception, **ids: str | int) -> None:
+        assert ids
+
 
 class NoLeases:
     """Holds nothing: the lease that was claimed has to be long enough."""

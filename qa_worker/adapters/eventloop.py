@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from qa_worker.application.judging import AsyncJudge, JudgeAnswer, JudgeRequest
@@ -23,8 +24,9 @@ class EventLoop:
         self._thread: threading.Thread | None = None
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """Run a coroutine on the loop; returns a `concurrent.futures.Future`."""
-        return asyncio.run_coroutine_threadsafe(work, self._running())
+        """Run a coroutine on the loop. The future always ends: it is cancelled where the loop closes first."""
+        with self._lock:
+            return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine on the loop and wait for its result. What it awaits has deadlines of its own."""
@@ -40,12 +42,11 @@ class EventLoop:
         thread.join(timeout=5)
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="event-loop", daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="event-loop", daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -53,6 +54,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        # What was handed over in the last moment becomes a task first, so that it can be cancelled like the others.
+        loop.run_until_complete(asyncio.sleep(0))
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -73,20 +76,25 @@ class JudgeOnLoop:
 
     def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
         """See the port."""
-        finished: queue.SimpleQueue[tuple[int, JudgeAnswer | Exception]] = queue.SimpleQueue()
-
-        async def one(number: int, request: JudgeRequest) -> None:
-            try:
-                finished.put((number, await self._judge.grade(request)))
-            except Exception as error:  # noqa: BLE001 - handed to the thread that waits for this answer
-                finished.put((number, error))
-            except asyncio.CancelledError:
-                finished.put((number, RuntimeError("the event loop was closed")))
-                raise
-
-        async def every() -> None:
-            await asyncio.gather(*(one(n, request) for n, request in enumerate(requests)), return_exceptions=True)
-
-        self._loop.submit(every())
+        finished: queue.SimpleQueue[tuple[int, Future[JudgeAnswer]]] = queue.SimpleQueue()
+        for number, request in enumerate(requests):
+            answer = self._loop.submit(self._judge.grade(request))
+            answer.add_done_callback(partial(_put, finished, number))
         for _ in requests:
-            yield finished.get()
+            number, ended = finished.get()
+            yield number, _outcome(ended)
+
+
+def _put(finished: queue.SimpleQueue[tuple[int, Future[JudgeAnswer]]], number: int, ended: Future[JudgeAnswer]) -> None:
+    finished.put((number, ended))
+
+
+def _outcome(ended: Future[JudgeAnswer]) -> JudgeAnswer | Exception:
+    if ended.cancelled():
+        return RuntimeError("the event loop was closed")
+    fault = ended.exception()
+    if fault is None:
+        return ended.result()
+    if not isinstance(fault, Exception):
+        raise fault
+    return fault

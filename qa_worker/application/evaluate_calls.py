@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from qa_worker.application._grading import (
@@ -24,7 +24,7 @@ from qa_worker.application._grading import (
 )
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Claimed, Malformed, Records, UnitOfWork
-from qa_worker.domain.errors import LeaseLost, StoreUnavailable
+from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.outcome import Outcome, Skipped
 from qa_worker.domain.rubric import JudgeKind
@@ -35,15 +35,19 @@ def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tupl
 
     Raises:
         StoreUnavailable: the database is out of reach. What was recorded before stays; the rest is found by the sweep.
-        ExceptionGroup: errors of ours, each recorded in its row; the other calls were graded all the same.
+        SomeFailed: errors of ours, each recorded in its row and logged; the other calls were graded all the same.
 
     """
     with tools.uow() as work:
         taken = work.evaluations.claim(evaluation_ids, lease_s=tools.lease_s)
         work.commit()
     claimed = [one for one in taken if isinstance(one, Claimed)]
-    outcomes: list[Outcome] = [record_malformed(one, tools) for one in taken if isinstance(one, Malformed)]
+    outcomes: list[Outcome] = []
     faults: list[Exception] = []
+    for malformed in taken:
+        if isinstance(malformed, Malformed):
+            with suppress(LeaseLost):
+                outcomes.append(record_malformed(malformed, tools))
     with tools.leases.hold([one.lease for one in claimed]):
         ready: list[tuple[Claimed, Evidence]] = []
         for one in claimed:
@@ -65,8 +69,12 @@ def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tupl
                 later.wait()
                 outcomes.append(outcome)
     if faults:
-        raise ExceptionGroup("some calls of a batch met an error of ours", faults)
+        raise next((fault for fault in faults if isinstance(fault, StoreUnavailable)), SomeFailed(len(faults)))
     return tuple(outcomes)
+
+
+class SomeFailed(QaError):
+    """Some calls of a message met errors of ours; each stands in its row and in the log, with its place."""
 
 
 class _Later:
@@ -112,7 +120,6 @@ def _collected(one: Claimed, tools: Tools, outcomes: list[Outcome], faults: list
             yield attempt
     except LeaseLost:
         outcomes.append(Skipped(LEASE_LOST))
-    except StoreUnavailable:
-        raise
-    except Exception as error:  # noqa: BLE001 - raised at the end, when the other calls are done
+    except Exception as error:  # noqa: BLE001 - raised at the end: the other answers are paid for, and are recorded
+        tools.context.fault(error, evaluation_id=str(one.lease.work_id))
         faults.append(error)

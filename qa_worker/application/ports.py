@@ -251,6 +251,10 @@ class LogContext(Protocol):
         """Add ids, never anything that was said."""
         ...
 
+    def fault(self, error: Exception, **ids: str | int) -> None:
+        """Report an error of ours with its type and place; its text stays out."""
+        ...
+
 
 class UnitOfWork(Protocol):
     """One transaction. Rolls back on exit unless `commit` was called; messages leave after the commit, or never."""

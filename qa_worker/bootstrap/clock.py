@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import structlog
 
+log = structlog.get_logger(__name__)
+
 
 class SystemClock:
     """Implements the port `Clock`."""
@@ -30,3 +32,7 @@ class StructlogContext:
     def bind(self, **ids: str | int) -> None:
         """See the port."""
         structlog.contextvars.bind_contextvars(**ids)
+
+    def fault(self, error: Exception, **ids: str | int) -> None:
+        """See the port."""
+        log.error("task_failed", exc_info=error, **ids)

@@ -20,7 +20,8 @@ from qa_worker.domain.rubric import JudgeKind
 from qa_worker.settings import Settings
 
 _MICRO = 1_000_000
-_REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
+# As the client knows them; Valkey's own names mean the same.
+_SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 
 
 def budget(chosen: Settings, engine: Engine) -> PostgresBudget:
@@ -53,10 +54,12 @@ def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLim
 
 def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
     """Where limits and breaker are shared: QA_REDIS_URL, or else the broker where that is a Redis."""
+    given = broker_url or chosen.broker_url.get_secret_value()
     if chosen.redis_url is not None:
-        return chosen.redis_url.get_secret_value()
-    broker = broker_url or chosen.broker_url.get_secret_value()
-    return broker if broker.partition("://")[0] in _REDIS else "redis://127.0.0.1:6379/0"
+        given = chosen.redis_url.get_secret_value()
+    scheme, _, rest = given.partition("://")
+    known = _SCHEMES.get(scheme)
+    return f"{known}://{rest}" if known else "redis://127.0.0.1:6379/0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,11 +72,15 @@ def established(evidence: Evidence, *, rubric: Rubric) -> tuple[Finding, ...]:
 def capped(assessment: Assessment, evidence: Evidence, *, rubric: Rubric) -> Assessment:
     """A model's assessment, no criterion higher than the established breaches allow: they cost the same with any judge."""
     lost = _levels_lost(evidence.of(*_CONFIGURED), rubric)
-    levels = tuple(
-        replace(level, level=min(level.level, max(1, 5 - lost[level.criterion]))) if level.level is not None else level
-        for level in assessment.levels
-    )
-    return replace(assessment, levels=levels)
+    return replace(assessment, levels=tuple(_capped(level, lost[level.criterion]) for level in assessment.levels))
+
+
+def _capped(level: CriterionLevel, lost: int) -> CriterionLevel:
+    if not lost:
+        return level
+    highest = max(1, 5 - lost)
+    # A breach was proven: whatever the model says, the criterion applies to this call.
+    return replace(level, applicable=True, level=highest if level.level is None else min(level.level, highest))
 
 
 def assess(evidence: Evidence, *, rubric: Rubric, has_tools: bool) -> Assessment:

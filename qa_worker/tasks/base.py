@@ -6,10 +6,11 @@ from typing import Any, assert_never
 
 import structlog
 from celery import Task
+from celery.exceptions import TaskPredicate
 from celery.signals import worker_init, worker_shutdown
 
 from qa_worker import bootstrap
-from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.domain.errors import QaError, StoreUnavailable
 from qa_worker.domain.outcome import Dead, Done, Outcome, Parked, RetryAt, Skipped
 
 log = structlog.get_logger(__name__)
@@ -25,6 +26,10 @@ RETRIED: dict[str, Any] = {
 }
 
 
+class TaskFault(QaError):
+    """An unexpected error ended a task. Its type is the message; the worker's log has its place."""
+
+
 class QaTask(Task[Any, Any]):
     """Binds ids to every log line of a task and logs what was unexpected with its place, never silently."""
 
@@ -37,11 +42,19 @@ class QaTask(Task[Any, Any]):
         structlog.contextvars.bind_contextvars(
             task=self.name, task_id=self.request.id, celery_retry=self.request.retries, **ids
         )
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except (TaskPredicate, StoreUnavailable):
+            raise
+        except Exception as error:
+            # Celery sends an exception's text and traceback to Flower, and a driver's text may quote a transcript.
+            log.error("task_failed", exc_info=error)
+            raise TaskFault(type(error).__name__) from None
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
         """Nothing that ends a task is silent."""
-        log.error("task_failed", task=self.name, task_id=task_id, exc_info=exc)
+        if not isinstance(exc, TaskFault):
+            log.error("task_failed", task=self.name, task_id=task_id, exc_info=exc)
 
     def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
         """A fault of the infrastructure: the message comes again in a moment."""

@@ -12,7 +12,7 @@ from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import attempts, calls
 from qa_worker.application._grading import Tools
 from qa_worker.application.evaluate_call import evaluate_call
-from qa_worker.application.evaluate_calls import evaluate_calls
+from qa_worker.application.evaluate_calls import SomeFailed, evaluate_calls
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, Skipped
@@ -78,7 +78,7 @@ def test_a_fault_with_one_call_stands_in_its_row_and_the_others_go_on(uow: Units
     accepted = _submit(uow, 3)
     judge = ScriptedJudge([an_assessment(), ZeroDivisionError("x"), an_assessment()])
 
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(SomeFailed):
         evaluate_calls(evaluation_ids=_ids(accepted), tools=_tools(uow, judge))
 
     views = PostgresQueries(uow.engine).evaluations(_ids(accepted))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_worker.domain import rules
-from qa_worker.domain.evaluation import CriterionLevel, Source, Verdict
+from qa_worker.domain.evaluation import Assessment, CriterionLevel, Source, Verdict
 from qa_worker.domain.evidence.facts import Check, Evidence, Fact
 from qa_worker.domain.rubric import Checks, PhraseRule, Rubric, Severity
 from qa_worker.domain.verdict import decide
@@ -128,3 +128,16 @@ def test_a_level_is_one_of_the_five_and_more_facts_never_raise_it(checks: list[C
         before, after = fewer[name].level, more[name].level
         assert after is None or 1 <= after <= 5
         assert before is None or (after is not None and after <= before)
+
+
+def test_a_proven_breach_applies_whatever_the_model_says() -> None:
+    """A transcript may talk a model into "not applicable"; it can't talk a check out of what it has found."""
+    missing = Evidence((Fact(Check.MISSING_REQUIRED_PHRASE, "never said", subject=""),), EVERY)
+    model = Assessment((CriterionLevel("compliance", None, applicable=False), CriterionLevel("tool_usage", 5)))
+
+    bounded = rules.capped(model, missing, rubric=a_rubric())
+
+    assert [(level.criterion, level.applicable, level.level) for level in bounded.levels] == [
+        ("compliance", True, 2),
+        ("tool_usage", True, 5),
+    ]

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 import celeryconfig
+from qa_worker.celery_app import app
 from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.domain.outcome import Dead, Done, Outcome, Parked, RetryAt, Skipped
 from qa_worker.settings import Settings
-from qa_worker.tasks.base import RETRIED, settle
+from qa_worker.tasks.base import RETRIED, QaTask, TaskFault, settle
 from qa_worker.tasks.evaluate_call import evaluate_call
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -59,3 +60,17 @@ def test_the_longest_call_is_shorter_than_its_lease_and_that_than_the_visibility
 def test_nothing_in_a_message_can_run() -> None:
     assert celeryconfig.accept_content == ["json"]
     assert celeryconfig.result_backend is None
+
+
+@app.task(base=QaTask, name="test-fault", queue="maintenance")
+def _faulty(**_: object) -> None:
+    raise ValueError("Wilhelmina 555-0142")
+
+
+def test_what_reaches_flower_of_an_unexpected_error_is_its_type() -> None:
+    with pytest.raises(TaskFault) as raised:
+        _faulty()
+
+    assert str(raised.value) == "ValueError"
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import Engine, func, select, update
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
@@ -17,9 +18,12 @@ from qa_worker.adapters.postgres.tables import attempts, evaluations, workspaces
 from qa_worker.application.limits import Exceeded, Spending
 from qa_worker.domain.errors import StoreUnavailable
 
+log = structlog.get_logger(__name__)
+
 _FRESH_S = 5.0
 # A cap that is raised in the settings is noticed within this time; one that is raised by command, at once.
 _LOOK_AGAIN_S = 300.0
+_UNKNOWN_WAIT_S = 10.0
 _REASON = "budget_spent"
 
 
@@ -44,20 +48,28 @@ class PostgresBudget:
         self._each = each_workspace
         self._now = now
         self._books = _Books()
+        self._known = False
         self._read_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def exceeded(self, workspace: str) -> Exceeded | None:
-        """See the port. While the database is away the last books hold."""
+        """See the port. While the database is away the last books hold; without any, a cap lets nothing through."""
         async with self._lock:
             if time.monotonic() - self._read_at > _FRESH_S:
-                try:
-                    self._books = await asyncio.to_thread(self._read)
-                except StoreUnavailable:
-                    pass
-                else:
-                    self._read_at = time.monotonic()
+                await self._read_again()
+                # Also after a failure, or every request would wait for a database that is away.
+                self._read_at = time.monotonic()
+        if not self._known and (self._overall is not None or self._each is not None):
+            return Exceeded("What was spent today can't be read from the database.", _UNKNOWN_WAIT_S)
         return self._judge(uuid.UUID(workspace))
+
+    async def _read_again(self) -> None:
+        try:
+            self._books = await asyncio.to_thread(self._read)
+        except StoreUnavailable:
+            log.warning("budget_not_read", known=self._known)
+        else:
+            self._known = True
 
     def spending(self) -> tuple[Spending, ...]:
         """What each workspace has spent today, and its cap; the first entry is all of them together."""

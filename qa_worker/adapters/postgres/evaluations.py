@@ -101,6 +101,8 @@ class PostgresEvaluations:
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
         """See the port."""
+        # Locked by its token first: whoever lost the lease must not have touched the call's other evaluations.
+        self._work.hold(lease)
         # The unique index on the current evaluation of a call makes two that end at once take turns: see `records`.
         self._connection.execute(
             _OLDER_IS_NOT_CURRENT, {"of_call": call.id, "but": lease.work_id, "token": lease.token}
@@ -269,7 +271,6 @@ _CLAIMED = (
 )
 # The evaluation that was asked for last is the current one, whichever of them ends last.
 _MINE = evaluations.alias("mine")
-# Nothing is compared, and so nothing changed, where the lease was lost: this comes before the lease is checked.
 _MADE = (
     select(_MINE.c.created_at)
     .where(_MINE.c.id == bindparam("but"), _MINE.c.lease_token == bindparam("token"))

@@ -20,6 +20,7 @@ from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 _NOW = func.clock_timestamp()
 # Any fixed number: it only has to be the same for all who dispatch.
 _DISPATCHING = 7_164_214
+_SPREAD_S = 5.0
 
 
 def seconds(value: float) -> ColumnElement[Any]:
@@ -110,6 +111,12 @@ class WorkRows:
             (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
         )
 
+    def hold(self, lease: Lease) -> None:
+        """Lock the row for the rest of this transaction, if the lease is still ours; nothing is raised if not."""
+        columns = self._table.c
+        mine = (columns.id == lease.work_id) & (columns.lease_token == lease.token)
+        self._connection.execute(select(columns.id).where(mine).with_for_update()).all()
+
     def release(self, lease: Lease, values: dict[str, Any]) -> None:
         """Write the end of an attempt and give the lease back. Raises LeaseLost where the token is no longer valid."""
         columns = self._table.c
@@ -199,13 +206,16 @@ class WorkRows:
         ).all()
 
     def free(self, work_ids: Sequence[uuid.UUID]) -> None:
-        """Running -> pending, due at once; the attempt stays counted."""
+        """Running -> pending, due within seconds; the attempt stays counted.
+
+        Not all at the same moment: one of them may be what killed the worker, and should not come back with the others.
+        """
         self._connection.execute(
             update(self._table)
             .where(self._table.c.id.in_(work_ids))
             .values(
                 state=WorkState.PENDING.value,
-                not_before=_NOW,
+                not_before=_NOW + seconds(_SPREAD_S) * func.random() * (self._table.c.attempt - 1),
                 wait_reason="the worker died",
                 lease_token=None,
                 lease_until=None,
@@ -234,17 +244,25 @@ class WorkRows:
         ).all()
 
     def revive(self, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        """Dead -> pending, due at once, with all attempts before it; what was written about the earlier ones stays."""
+        """Dead, or waiting for an installation to be mended -> pending, due at once, with all attempts before it.
+
+        What was written about the earlier attempts stays.
+        """
         columns = self._table.c
+        blocked = columns.error_kind.in_([FailureKind.BLOCKED.value, FailureKind.SPEND_CAP.value])
+        waits = (columns.state == WorkState.PENDING) & blocked
         return self._connection.execute(
             update(self._table)
-            .where(columns.state == WorkState.DEAD, which)
+            .where((columns.state == WorkState.DEAD) | waits, which)
             .values(
                 state=WorkState.PENDING.value,
                 attempt=0,
                 park_count=0,
                 not_before=_NOW,
                 wait_reason="asked for again",
+                error_kind=None,
+                error_code="",
+                error_message="",
                 verdict=None,
                 reasons=[],
                 evaluated_at=None,
@@ -255,10 +273,15 @@ class WorkRows:
     def extend(self, tokens: Sequence[uuid.UUID], *, lease_s: float) -> int:
         """Extend the leases with these tokens; returns how many still were ours."""
         columns = self._table.c
-        extended = self._connection.execute(
-            update(self._table)
+        # A row that somebody holds is being ended this very moment: waiting for it could only end in a deadlock.
+        chosen = (
+            select(columns.id)
             .where(columns.state == WorkState.RUNNING, columns.lease_token.in_(tokens))
-            .values(lease_until=_NOW + seconds(lease_s))
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+        )
+        extended = self._connection.execute(
+            update(self._table).where(columns.id.in_(select(chosen.c.id))).values(lease_until=_NOW + seconds(lease_s))
         )
         return extended.rowcount
 

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import create_engine, func, select, update
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.adapters.postgres.tables import attempts, evaluations
@@ -119,3 +119,16 @@ def test_books_that_can_not_be_read_leave_the_last_ones_standing(uow: UnitsOfWor
         connection.execute(update(attempts).values(cost_micro_usd=0))
 
     assert _exceeded(budget, "a") is not None, "read at most every 5 s"
+
+
+def test_without_books_a_cap_lets_nothing_through_and_nobody_queues_up_for_them(uow: UnitsOfWork) -> None:
+    away = create_engine("postgresql+psycopg2://x@127.0.0.1:1/x")
+    capped = PostgresBudget(away, overall=1, each_workspace=None, now=lambda: NOON)
+    free = PostgresBudget(away, overall=None, each_workspace=None, now=lambda: NOON)
+
+    spent = _exceeded(capped, "a")
+
+    assert spent is not None
+    assert "can't be read" in spent.reason
+    assert _exceeded(free, "a") is None
+    assert uow.engine is not away

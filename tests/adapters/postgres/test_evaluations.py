@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.queries import PostgresQueries
+from qa_worker.adapters.postgres.records import GroupedRecords, Write
 from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, workspaces
 from qa_worker.application.ports import AttemptRecord, Claimed, NamedRubric, Wanted
 from qa_worker.application.submit_call import Accepted, submit_calls
@@ -60,6 +61,11 @@ def _finish(uow: UnitsOfWork, claimed: Claimed, *, cost: int | None = 7) -> None
     with uow() as work:
         work.evaluations.finish(claimed.lease, claimed.key, answer, Evidence(), record)
         work.commit()
+
+
+def _make_due(uow: UnitsOfWork) -> None:
+    with uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(not_before=func.now()))
 
 
 def _state(uow: UnitsOfWork, evaluation_id: uuid.UUID) -> WorkState:
@@ -253,6 +259,49 @@ def test_what_was_given_up_on_begins_anew_with_all_attempts(uow: UnitsOfWork) ->
     assert [attempt.result for attempt in view.attempts] == ["dead", "done"]
 
 
+def test_keeping_leases_and_writing_results_never_block_each_other(uow: UnitsOfWork) -> None:
+    """Hundreds of leases are extended in one statement while results of the same rows are written in another order."""
+    made = [a_call(f"call-{number}") for number in range(120)]
+    answers = submit_calls(made, workspace_name="w", uow=uow, grading=a_grading(), in_flight_limit=999)
+    ids = [answer.evaluation_id for answer in answers if isinstance(answer, Accepted)]
+    with uow() as work:
+        claimed = [one for one in work.evaluations.claim(ids, lease_s=60) if isinstance(one, Claimed)]
+        work.commit()
+    records = GroupedRecords(uow, window_s=0.005, patience_s=0)
+    keeper = LeaseKeeper(uow.engine, lease_s=0.03)
+    answer = decide(an_assessment(), rubric=a_rubric(), transcript=a_transcript())
+    attempt = AttemptRecord("done", datetime.now(UTC), Usage(), "m", 1)
+
+    def result(one: Claimed) -> Write:
+        return lambda work: work.evaluations.finish(one.lease, one.key, answer, Evidence(), attempt)
+
+    with keeper.hold([one.lease for one in claimed]):
+        written = [records.submit(result(one)) for one in random.Random(1).sample(claimed, len(claimed))]  # noqa: S311
+        assert [future.exception(30) for future in written] == [None] * len(claimed)
+    records.close()
+    keeper.close()
+
+
+def test_what_waits_for_a_mended_installation_can_be_freed(uow: UnitsOfWork) -> None:
+    (accepted,) = _submit(uow, "one")
+    claimed = _claim(uow, accepted.evaluation_id)
+    assert claimed is not None
+    blocked = Failure(FailureKind.BLOCKED, "http_401", "The key is wrong.")
+    record = AttemptRecord("parked", datetime.now(UTC), Usage(), "m", 0, None, blocked)
+    with uow() as work:
+        work.evaluations.wait(claimed.lease, wait_s=900, reason="http_401", counts=False, record=record)
+        work.commit()
+    queries = PostgresQueries(uow.engine)
+    assert [one.blocked for one in queries.progress([accepted.evaluation_id])] == [True]
+
+    with uow() as work:
+        assert len(work.evaluations.revive([accepted.call_id])) == 1
+        work.commit()
+
+    assert [one.blocked for one in queries.progress([accepted.evaluation_id])] == [False]
+    assert _claim(uow, accepted.evaluation_id) is not None
+
+
 def test_a_lease_that_is_kept_does_not_run_out(uow: UnitsOfWork) -> None:
     (accepted,) = _submit(uow, "one")
     lease = _claim(uow, accepted.evaluation_id, lease_s=0.6)
@@ -290,6 +339,7 @@ def test_a_call_that_kills_every_worker_is_given_up_after_its_attempts(uow: Unit
         with uow() as work:
             work.evaluations.free_expired(limit=10)
             work.commit()
+        _make_due(uow)
 
     assert _state(uow, accepted.evaluation_id) is WorkState.DEAD
     (view,) = PostgresQueries(uow.engine).evaluations([accepted.evaluation_id])
