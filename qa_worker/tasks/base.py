@@ -48,7 +48,7 @@ class QaTask(Task[Any, Any]):
             raise
         except Exception as error:
             # Celery sends an exception's text and traceback to Flower, and a driver's text may quote a transcript.
-            log.error("task_failed", exc_info=error)
+            log.exception("task_failed")
             raise TaskFault(type(error).__name__) from None
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 - Celery's signature
