@@ -10,18 +10,18 @@ from qa_worker.application.evaluate_call import evaluate_call as grade_one
 from qa_worker.application.evaluate_calls import evaluate_calls as grade_many
 from qa_worker.celery_app import app
 from qa_worker.domain.call import CallId
-from qa_worker.messages import Queue, TaskName
+from qa_worker.messages import TaskName
 from qa_worker.tasks.base import RETRIED, QaTask, settle
 
 
-@app.task(base=QaTask, name=TaskName.EVALUATE_CALL.value, queue=Queue.EVALUATE_CALL.value, **RETRIED)
+@app.task(base=QaTask, name=TaskName.EVALUATE_CALL.value, **RETRIED)
 def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -> str:
     """Grade one call."""
     chosen = None if evaluation_id is None else UUID(evaluation_id)
     return settle(grade_one(call_id=CallId(UUID(call_id)), evaluation_id=chosen, tools=bootstrap.worker().evaluating))
 
 
-@app.task(base=QaTask, name=TaskName.EVALUATE_CALLS.value, queue=Queue.BACKLOG.value, **RETRIED)
+@app.task(base=QaTask, name=TaskName.EVALUATE_CALLS.value, **RETRIED)
 def evaluate_calls(*, evaluation_ids: list[str], **_: Any) -> int:
     """Grade calls that can wait, all at the same time."""
     outcomes = grade_many(evaluation_ids=[UUID(one) for one in evaluation_ids], tools=bootstrap.worker().evaluating)

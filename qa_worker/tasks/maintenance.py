@@ -8,19 +8,19 @@ import structlog
 
 from qa_worker import bootstrap
 from qa_worker.celery_app import app
-from qa_worker.messages import Queue, TaskName
+from qa_worker.messages import TaskName
 from qa_worker.tasks.base import QaTask
 
 log = structlog.get_logger(__name__)
 
 
-@app.task(base=QaTask, name=TaskName.DISPATCH_WORK.value, queue=Queue.MAINTENANCE.value)
+@app.task(base=QaTask, name=TaskName.DISPATCH_WORK.value)
 def dispatch_work(**_: Any) -> int:
     """Send what is due."""
     return bootstrap.worker().dispatch()
 
 
-@app.task(base=QaTask, name=TaskName.RESCUE_STALLED.value, queue=Queue.MAINTENANCE.value)
+@app.task(base=QaTask, name=TaskName.RESCUE_STALLED.value)
 def rescue_stalled(**_: Any) -> None:
     """Find what got stuck."""
     found = bootstrap.worker().rescue()

@@ -62,13 +62,15 @@ def test_nothing_in_a_message_can_run() -> None:
     assert celeryconfig.result_backend is None
 
 
-@app.task(base=QaTask, name="test-fault", queue="maintenance")
+@app.task(base=QaTask, name="test-fault")
 def _faulty(**_: object) -> None:
     raise ValueError("Wilhelmina 555-0142")
 
 
 def test_what_reaches_flower_of_an_unexpected_error_is_its_type() -> None:
-    ended = _faulty.apply()
+    app.finalize()
+
+    ended = app.tasks["test-fault"].apply()
 
     assert isinstance(ended.result, TaskFault)
     assert str(ended.result) == "ValueError"
