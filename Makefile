@@ -11,7 +11,7 @@ LOCK   := --universal --python-version 3.11 --generate-hashes --no-header --no-e
 
 .PHONY: help
 help:  ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 # Rebuilt only when the lock or the package's metadata changes.
 $(STAMP): requirements-dev.lock pyproject.toml
@@ -48,6 +48,10 @@ fmt: $(STAMP)  ## Format and fix what can be fixed
 .PHONY: bench
 bench: $(STAMP)  ## Evidence checks against labelled calls (DATA=path)
 	@$(BIN)/python -m benchmarks.evidence $(if $(DATA),--data $(DATA))
+
+.PHONY: bench-throughput
+bench-throughput: $(STAMP)  ## Evaluations a second through the real pipeline (2 min)
+	@$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 .PHONY: lock
 lock:  ## Renew both locks (needs uv): what runs, and what is needed to work on it

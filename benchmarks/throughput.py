@@ -1,4 +1,4 @@
-"""Evaluations a second through the real pipeline, against the bare SDK asking the same server the same questions.
+"""Evaluations a second through the real pipeline: claim, evidence, limiter, judge over HTTP to a local server, verdict, record.
 
 python -m benchmarks.throughput [--calls 4000] [--processes 1 2] [--latency 1.0]
 """
