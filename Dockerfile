@@ -1,13 +1,15 @@
 FROM python:3.11-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-RUN python -m venv /opt/qa-worker
-# The lock first: these layers stay as long as it does.
-COPY requirements.lock /src/
+RUN python -m venv /opt/qa-worker && python -m venv /opt/build
+# The locks first: these layers stay as long as they do. What only builds the wheel doesn't come along.
+COPY requirements.lock requirements-dev.lock /src/
 RUN /opt/qa-worker/bin/pip install --require-hashes --requirement /src/requirements.lock
+RUN /opt/build/bin/pip install --require-hashes --requirement /src/requirements-dev.lock
 COPY pyproject.toml README.md LICENSE celeryconfig.py alembic.ini /src/
 COPY migrations /src/migrations
 COPY qa_worker /src/qa_worker
-RUN /opt/qa-worker/bin/pip install --no-deps --no-build-isolation /src \
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels /src \
+    && /opt/qa-worker/bin/pip install --no-deps /wheels/*.whl \
     && cd / && /opt/qa-worker/bin/python -c "import celeryconfig, migrations, qa_worker.celery_app"
 
 FROM python:3.11-slim
