@@ -162,7 +162,8 @@ def _tried(lease: Lease, failure: Failure, tools: Tools) -> Tried:
     unreadable = 0
     if failure.kind is FailureKind.UNREADABLE:
         counted: list[int] = []
-        # Through the records, which are patient with a database that is away: the answer was paid for.
+        # Through the records, which are patient with a database that is away: the answer was paid for. And waited for
+        # here: in a bulk message `write` alone only hands over.
         tools.records.submit(
             lambda work: counted.append(work.evaluations.failures(lease.work_id, failure.kind))
         ).result()

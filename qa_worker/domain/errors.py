@@ -2,7 +2,6 @@
 
 QaError
 +-- InvalidInput          a record that cannot be accepted: names the field and the fix
-+-- CallNotFound
 +-- CallConflict          the same id was handed over before with another content
 +-- StoreUnavailable      PostgreSQL or the broker is out of reach: nothing could be written
 |   +-- Collided          two transactions stood in each other's way and this one gave in: do it again
@@ -31,16 +30,6 @@ class InvalidInput(QaError):
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.source, self.line) if part is not None)
         return f"{where + ': ' if where else ''}{self.field}: {self.problem}. {self.fix}"
-
-
-@dataclass
-class CallNotFound(QaError):
-    """No call has this id."""
-
-    call: str
-
-    def __str__(self) -> str:
-        return f"no call {self.call!r} is known"
 
 
 @dataclass
