@@ -177,7 +177,7 @@ def _finish(claimed: Claimed, evidence: Evidence, evaluation: Evaluation, answer
     def write(work: UnitOfWork) -> None:
         work.evaluations.finish(claimed.lease, claimed.key, evaluation, evidence, attempt)
 
-    tools.records.write(write)
+    tools.records.write(write, lease=claimed.lease)
     return Done(evaluation.verdict.value)
 
 
@@ -202,7 +202,7 @@ def _postpone(
             case _:
                 assert_never(step)
 
-    tools.records.write(write)
+    tools.records.write(write, lease=lease)
     return step
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from qa_worker.application._admission import admit
+from qa_worker.application._admission import admit_all
 from qa_worker.application._grading import (
     LEASE_LOST,
     Tools,
@@ -61,7 +61,7 @@ def _claim(call_id: CallId, evaluation_id: uuid.UUID | None, tools: Tools) -> Cl
             key = work.calls.key(call_id)
             if key is None:
                 return Skipped("no such call")
-            chosen = admit(work, key, grading=tools.grading)
+            (chosen,) = admit_all(work, [key], grading=tools.grading)
         claimed = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_call=call_id)
         status = None if claimed else work.evaluations.status(chosen)
         work.commit()

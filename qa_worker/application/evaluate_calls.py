@@ -28,6 +28,7 @@ from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.outcome import Outcome, Skipped
 from qa_worker.domain.rubric import JudgeKind
+from qa_worker.domain.work import Lease
 
 
 def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tuple[Outcome, ...]:
@@ -84,13 +85,13 @@ class _Later:
         self._records = records
         self._begun: list[Future[None]] = []
 
-    def write(self, what: Callable[[UnitOfWork], None]) -> None:
+    def write(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> None:
         """See the port, but for the waiting."""
-        self._begun.append(self._records.submit(what))
+        self._begun.append(self._records.submit(what, lease=lease))
 
-    def submit(self, what: Callable[[UnitOfWork], None]) -> Future[None]:
+    def submit(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> Future[None]:
         """See the port."""
-        return self._records.submit(what)
+        return self._records.submit(what, lease=lease)
 
     def wait(self) -> None:
         """Until everything is committed. Raises what went wrong."""

@@ -6,12 +6,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
 from qa_worker.domain.call import Call, CallId, WorkspaceId
+from qa_worker.domain.errors import CallConflict
 from qa_worker.domain.evaluation import Evaluation, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
@@ -43,6 +44,8 @@ class JudgeOverrides:
     model: str | None = None
     effort: str | None = None
     max_tokens: int | None = None
+    votes: int | None = None
+    borderline: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +138,22 @@ class Rescued:
     admitted: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Tokens whose lease is ours, and those whose end was recorded before (by a commit whose answer was lost), with it."""
+
+    mine: frozenset[uuid.UUID] = frozenset()
+    written: Mapping[uuid.UUID, str] = field(default_factory=dict)
+
+
 class Calls(Protocol):
     """Calls, agents and workspaces."""
 
-    def add(self, call: Call, *, workspace_name: str) -> Added:
-        """Store a call, its agent and its workspace. Raises CallConflict where its `ref` holds another content."""
+    def add_all(self, batch: Sequence[Call], *, workspace_name: str) -> Sequence[Added | CallConflict]:
+        """Store calls, their agents and their workspace; answers in their order.
+
+        A call whose `ref` is stored with another content is left out, and the conflict stands at its place.
+        """
         ...
 
     def key(self, call_id: CallId) -> CallKey | None:
@@ -170,16 +184,18 @@ class Rubrics(Protocol):
 class Evaluations(Protocol):
     """Evaluations as work: claimed, extended, recorded. All times of leases are the database's own."""
 
-    def ensure(self, call: CallKey, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
-        """The evaluation of this call under this version, made (pending) if there is none."""
+    def ensure_all(
+        self, wanted: Sequence[tuple[CallKey, RubricVersion]], *, lane: Lane, max_attempts: int
+    ) -> Sequence[uuid.UUID]:
+        """The evaluation of each call under its version, in this order, made (pending) if there is none."""
         ...
 
     def status(self, evaluation_id: uuid.UUID) -> WorkStatus | None:
         """Where the work stands."""
         ...
 
-    def mark_queued(self, evaluation_id: uuid.UUID, *, in_flight_limit: int) -> bool:
-        """Note that a message is about to be sent; False where the work is not pending and due, or too much is in flight."""
+    def queue_new(self, evaluation_ids: Sequence[uuid.UUID], *, in_flight_limit: int) -> set[uuid.UUID]:
+        """Note that messages are about to be sent: for those that are pending and due, as far as the limit leaves room."""
         ...
 
     def of_call(self, call_id: CallId) -> uuid.UUID | None:
@@ -199,12 +215,16 @@ class Evaluations(Protocol):
         """How many attempts ended in a failure of this kind."""
         ...
 
+    def hold(self, leases: Sequence[Lease]) -> Held:
+        """Lock the rows of these leases for the rest of the transaction, as far as they are still ours."""
+        ...
+
     def finish(
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
-        """Store the result, and make it the call's current one unless a newer evaluation of it is done.
+        """Store the result with the commit, and make it the call's current one unless a newer evaluation of it is done.
 
-        Raises LeaseLost. Doing it again after a commit whose answer was lost changes nothing.
+        The commit raises LeaseLost. Doing it again after a commit whose answer was lost changes nothing.
         """
         ...
 
@@ -289,14 +309,15 @@ class UnitOfWorkFactory(Protocol):
 class Records(Protocol):
     """Writes results, perhaps several of them in one transaction."""
 
-    def write(self, what: Callable[[UnitOfWork], None]) -> None:
+    def write(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> None:
         """Do this in a transaction and return when it is committed. `what` may be run more than once.
 
-        Raises whatever `what` raised, and StoreUnavailable.
+        With the `lease` of an evaluation: only while it is ours, or else LeaseLost is raised; not at all where its end
+        is recorded already. Raises whatever `what` raised, and StoreUnavailable.
         """
         ...
 
-    def submit(self, what: Callable[[UnitOfWork], None]) -> Future[None]:
+    def submit(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> Future[None]:
         """As `write`, without waiting: the future ends, or raises, when the transaction has."""
         ...
 
@@ -331,6 +352,8 @@ class Grading:
     effort: str
     max_tokens: int
     max_attempts: int
+    votes: int = 1
+    borderline: int = 0
 
     def spec(self, rubric: NamedRubric, judge: JudgeKind | None) -> JudgeSpec:
         """The judge for a rubric; `judge` None takes the default one."""
@@ -338,9 +361,13 @@ class Grading:
         if kind is JudgeKind.RULES:
             return JudgeSpec(kind)
         overrides = rubric.overrides
+        votes = overrides.votes or self.votes
+        borderline = self.borderline if overrides.borderline is None else overrides.borderline
         return JudgeSpec(
             kind,
             model=overrides.model or self.model,
             effort=overrides.effort or self.effort,
             max_tokens=overrides.max_tokens or self.max_tokens,
+            votes=votes,
+            borderline=borderline if votes > 1 else 0,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qa_worker.application._admission import admit
+from qa_worker.application._admission import admit_all
 from qa_worker.application._sending import messages_for
 from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWorkFactory
 
@@ -43,6 +43,5 @@ def rescue_stalled(
 def _admit_forgotten(work: UnitOfWork, *, grading: Grading, older_than_s: float) -> int:
     """Calls that were stored as rows and whose message never came get their evaluation; the dispatcher sends it."""
     forgotten = work.calls.unadmitted(older_than_s=older_than_s, limit=BATCH)
-    for call in forgotten:
-        admit(work, call, grading=grading)
+    admit_all(work, forgotten, grading=grading)
     return len(forgotten)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from qa_worker.application._admission import admit
+from qa_worker.application._admission import admit_all
 from qa_worker.application._sending import messages_for
-from qa_worker.application.ports import ANY, Grading, UnitOfWorkFactory, Wanted, WorkRef
+from qa_worker.application.ports import ANY, Added, Grading, UnitOfWorkFactory, Wanted, WorkRef
 from qa_worker.domain.call import Call, CallId
 from qa_worker.domain.errors import CallConflict, Collided
 from qa_worker.domain.work import Lane
@@ -60,25 +60,24 @@ def _submit(
     in_flight_limit: int,
     wanted: Wanted,
 ) -> tuple[Accepted | CallConflict, ...]:
-    answers: dict[int, Accepted | CallConflict] = {}
-    sent: list[WorkRef] = []
     with uow() as work:
-        under_way = work.evaluations.in_flight()
-        # In one order for everybody: producers that hand over the same calls wait for each other, but never in a circle.
-        for place in sorted(range(len(calls)), key=lambda place: (calls[place].agent.id, calls[place].ref)):
-            call = calls[place]
-            try:
-                added = work.calls.add(call, workspace_name=workspace_name)
-            except CallConflict as conflict:
-                answers[place] = conflict
-                continue
-            evaluation_id = admit(work, added.key, grading=grading, wanted=wanted)
-            # What can wait is left to the dispatcher, which keeps room for live calls.
-            live = wanted.lane is Lane.LIVE
-            if live and work.evaluations.mark_queued(evaluation_id, in_flight_limit=in_flight_limit):
-                sent.append(WorkRef(evaluation_id, added.key.id, added.key.workspace, wanted.lane))
-            answers[place] = Accepted(call.ref, added.key.id, evaluation_id, added.created)
-        for message in messages_for(sent, under_way=under_way, in_flight_limit=in_flight_limit):
-            work.nudge(message)
+        added = work.calls.add_all(calls, workspace_name=workspace_name)
+        keys = [one.key for one in added if isinstance(one, Added)]
+        ids = admit_all(work, keys, grading=grading, wanted=wanted)
+        # What can wait is left to the dispatcher, which keeps room for live calls.
+        if wanted.lane is Lane.LIVE:
+            under_way = work.evaluations.in_flight()
+            queued = work.evaluations.queue_new(ids, in_flight_limit=in_flight_limit)
+            sent = [
+                WorkRef(evaluation_id, key.id, key.workspace, wanted.lane)
+                for key, evaluation_id in zip(keys, ids, strict=True)
+                if evaluation_id in queued
+            ]
+            for message in messages_for(sent, under_way=under_way, in_flight_limit=in_flight_limit):
+                work.nudge(message)
         work.commit()
-    return tuple(answers[place] for place in range(len(calls)))
+    made = iter(ids)
+    return tuple(
+        Accepted(call.ref, one.key.id, next(made), one.created) if isinstance(one, Added) else one
+        for call, one in zip(calls, added, strict=True)
+    )

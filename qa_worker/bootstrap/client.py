@@ -11,7 +11,7 @@ from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.limits import Spending
-from qa_worker.application.ports import NamedRubric, Wanted
+from qa_worker.application.ports import Grading, NamedRubric, Wanted
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.bootstrap.gateway import GatewayStatus, budget, gateway_status
@@ -49,6 +49,10 @@ class Client:
         """The read side."""
         return PostgresQueries(self._engine)
 
+    @cached_property
+    def _grading(self) -> Grading:
+        return grading(self._settings)
+
     def submit(
         self,
         calls: Sequence[Call],
@@ -61,7 +65,7 @@ class Client:
             calls,
             workspace_name=workspace,
             uow=self._uow,
-            grading=grading(self._settings),
+            grading=self._grading,
             in_flight_limit=self._settings.in_flight_limit,
             wanted=wanted,
         )

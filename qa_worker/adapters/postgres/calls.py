@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ARRAY, Connection, Text, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from qa_worker.adapters.postgres.tables import agent_versions, agents, calls, workspaces
@@ -30,14 +30,26 @@ class PostgresCalls:
         self._workspaces: dict[str, WorkspaceId] = {}
         self._agents: list[tuple[WorkspaceId, Agent, tuple[uuid.UUID, uuid.UUID]]] = []
 
-    def add(self, call: Call, *, workspace_name: str) -> Added:
+    def add_all(self, batch: Sequence[Call], *, workspace_name: str) -> Sequence[Added | CallConflict]:
         """See the port."""
         workspace = self._workspaces.get(workspace_name)
         if workspace is None:
             workspace = self._workspaces[workspace_name] = ensure_workspace(self._connection, workspace_name)
+        prints = [domain.fingerprint(call) for call in batch]
+        rows: dict[str, dict[str, Any]] = {}
+        # In one order for everybody: producers that hand over the same calls wait for each other, but never in a circle.
+        for place in sorted(range(len(batch)), key=lambda place: (batch[place].agent.id, batch[place].ref, place)):
+            call = batch[place]
+            if call.ref not in rows:
+                rows[call.ref] = self._row(workspace, call, prints[place])
+        created = set(self._connection.execute(_ADD, list(rows.values())).scalars()) if rows else set()
+        known = {row["ref"]: row for row in rows.values() if row["id"] in created}
+        known |= self._stored(workspace, [ref for ref in rows if ref not in known])
+        return [_added(known[call.ref], print_, created) for call, print_ in zip(batch, prints, strict=True)]
+
+    def _row(self, workspace: WorkspaceId, call: Call, print_: str) -> dict[str, Any]:
         agent_id, version_id = self._agent(workspace, call.agent)
-        print_ = domain.fingerprint(call)
-        row = {
+        return {
             "id": domain.call_id(workspace, call.ref),
             "workspace_id": workspace,
             "agent_id": agent_id,
@@ -51,17 +63,13 @@ class PostgresCalls:
             "expected": asdict(call.expected),
             "metadata": dict(call.metadata),
         }
-        added = self._connection.execute(_ADD, row).scalar_one_or_none()
-        if added is not None:
-            return Added(CallKey(CallId(added), workspace, agent_id), created=True)
-        known = self._connection.execute(
-            select(calls.c.id, calls.c.agent_id, calls.c.fingerprint).where(
-                calls.c.workspace_id == workspace, calls.c.ref == call.ref
-            )
-        ).one()
-        if known.fingerprint != print_:
-            raise CallConflict(call.ref)
-        return Added(CallKey(CallId(known.id), workspace, known.agent_id), created=False)
+
+    def _stored(self, workspace: WorkspaceId, refs: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What was handed over before, by its ref."""
+        if not refs:
+            return {}
+        found = self._connection.execute(_STORED, {"workspace": workspace, "refs": list(refs)})
+        return {row["ref"]: dict(row) for row in found.mappings()}
 
     def key(self, call_id: CallId) -> CallKey | None:
         """See the port."""
@@ -130,7 +138,20 @@ def ensure_workspace(connection: Connection, name: str) -> WorkspaceId:
 
 
 _ADD = insert(calls).on_conflict_do_nothing().returning(calls.c.id)
+_STORED = select(calls.c.id, calls.c.workspace_id, calls.c.agent_id, calls.c.ref, calls.c.fingerprint).where(
+    calls.c.workspace_id == bindparam("workspace"), calls.c.ref == func.any(bindparam("refs", type_=ARRAY(Text)))
+)
 _KEY = select(calls.c.id, calls.c.workspace_id, calls.c.agent_id)
+
+
+def _added(stored: Mapping[str, Any], print_: str, created: set[uuid.UUID]) -> Added | CallConflict:
+    """The first of two calls with one ref in a batch is the one that is made; the second was handed over before."""
+    if stored["fingerprint"] != print_:
+        return CallConflict(stored["ref"])
+    is_new = stored["id"] in created
+    created.discard(stored["id"])
+    key = CallKey(CallId(stored["id"]), WorkspaceId(stored["workspace_id"]), stored["agent_id"])
+    return Added(key, created=is_new)
 
 
 def _to_key(row: Any) -> CallKey:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
+from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
     agent_versions,
     agents,
     attempts,
     calls,
-    evaluation_scores,
     evaluations,
-    findings,
     rubric_versions,
     rubrics,
     workspaces,
 )
 from qa_worker.adapters.postgres.work import WorkRows, failure_values, usage_values
-from qa_worker.application.ports import AttemptRecord, CallKey, Claimed, Malformed, RubricVersion, WorkRef
+from qa_worker.application.ports import AttemptRecord, CallKey, Claimed, Held, Malformed, RubricVersion, WorkRef
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Evaluation, Verdict
@@ -44,35 +42,39 @@ class PostgresEvaluations:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._work = WorkRows(connection, evaluations)
+        self._held: set[uuid.UUID] = set()
+        self._finished: list[Finished] = []
 
-    def ensure(self, call: CallKey, version: RubricVersion, *, lane: Lane, max_attempts: int) -> uuid.UUID:
+    def ensure_all(
+        self, wanted: Sequence[tuple[CallKey, RubricVersion]], *, lane: Lane, max_attempts: int
+    ) -> Sequence[uuid.UUID]:
         """See the port."""
-        evaluation_id = uuid.uuid5(call.id, str(version.id))
-        self._connection.execute(
-            insert(evaluations)
-            .values(
-                id=evaluation_id,
-                workspace_id=call.workspace,
-                agent_id=call.agent_id,
-                call_id=call.id,
-                rubric_version_id=version.id,
-                lane=lane.value,
-                max_attempts=max_attempts,
-            )
-            .on_conflict_do_nothing()
-        )
-        self._connection.execute(
-            update(calls).where(calls.c.id == call.id, calls.c.admitted_at.is_(None)).values(admitted_at=func.now())
-        )
-        return evaluation_id
+        ids = [uuid.uuid5(call.id, str(version.id)) for call, version in wanted]
+        rows = {
+            evaluation_id: {
+                "id": evaluation_id,
+                "workspace_id": call.workspace,
+                "agent_id": call.agent_id,
+                "call_id": call.id,
+                "rubric_version_id": version.id,
+                "lane": lane.value,
+                "max_attempts": max_attempts,
+            }
+            for evaluation_id, (call, version) in zip(ids, wanted, strict=True)
+        }
+        if rows:
+            # In one order for everybody: see `PostgresCalls.add_all`.
+            self._connection.execute(_ENSURE, [rows[one] for one in sorted(rows)])
+            self._connection.execute(_ADMITTED, {"ids": [call.id for call, _ in wanted]})
+        return ids
 
     def status(self, evaluation_id: uuid.UUID) -> WorkStatus | None:
         """See the port."""
         return self._work.status(evaluation_id)
 
-    def mark_queued(self, evaluation_id: uuid.UUID, *, in_flight_limit: int) -> bool:
+    def queue_new(self, evaluation_ids: Sequence[uuid.UUID], *, in_flight_limit: int) -> set[uuid.UUID]:
         """See the port."""
-        return self._work.mark_queued(evaluation_id, in_flight_limit=in_flight_limit)
+        return self._work.queue_new(evaluation_ids, in_flight_limit=in_flight_limit)
 
     def of_call(self, call_id: CallId) -> uuid.UUID | None:
         """See the port."""
@@ -97,29 +99,35 @@ class PostgresEvaluations:
         of_kind = (attempts.c.evaluation_id == evaluation_id) & (attempts.c.error_kind == kind.value)
         return int(self._connection.execute(select(func.count()).where(of_kind)).scalar_one())
 
+    def hold(self, leases: Sequence[Lease]) -> Held:
+        """See the port."""
+        tokens = [lease.token for lease in leases]
+        mine = self._work.hold(leases)
+        self._held |= mine
+        missing = [token for token in tokens if token not in mine]
+        return Held(frozenset(mine), self._written(missing) if missing else {})
+
+    def _written(self, tokens: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+        return {row.id: row.result for row in self._connection.execute(_WRITTEN, {"tokens": list(tokens)})}
+
     def finish(
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
         """See the port."""
+        self._finished.append(Finished(lease, call.id, evaluation, evidence, record))
+
+    def flush(self) -> None:
+        """Write the results that this transaction was given. Raises LeaseLost."""
+        finished, self._finished = self._finished, []
         # Locked by its token first: whoever lost the lease must not have touched the call's other evaluations.
-        self._work.hold(lease)
-        # The unique index on the current evaluation of a call makes two that end at once take turns: see `records`.
-        self._connection.execute(
-            _OLDER_IS_NOT_CURRENT, {"of_call": call.id, "but": lease.work_id, "token": lease.token}
-        )
-        values = {
-            "state": WorkState.DONE.value,
-            "verdict": evaluation.verdict.value,
-            "overall": evaluation.overall,
-            "reasons": list(evaluation.reasons),
-            "summary": evaluation.summary,
-            "dropped_quotes": evaluation.dropped_quotes,
-            "evaluated_at": record.ended_at,
-            "evidence": evidence_to_json(evidence),
-            "is_current": ~_NEWER_IS_CURRENT,
-        }
-        if self._release(lease, values, record):
-            self._store_details(lease.work_id, evaluation)
+        unsure = {one.lease.token: one for one in finished if one.lease.token not in self._held}
+        held = self.hold([one.lease for one in unsure.values()]) if unsure else Held()
+        for token, one in unsure.items():
+            if token not in held.mine and held.written.get(token) != one.record.result:
+                raise LeaseLost(str(one.lease.work_id))
+        mine = [one for one in finished if one.lease.token in self._held]
+        if mine:
+            write_finished(self._connection, mine)
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
         """See the port."""
@@ -146,17 +154,15 @@ class PostgresEvaluations:
         which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
         return _refs(self._work.revive(which))
 
-    def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> bool:
-        """Write the end of an attempt; False where this very end was written before, by a commit whose answer was lost."""
+    def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> None:
+        """Write the end of an attempt. Nothing is done where this very end was written, by a commit whose answer was lost."""
         try:
             self._work.release(lease, {**values, **failure_values(record), **self._summed_usage(record)})
         except LeaseLost:
-            written = select(attempts.c.result).where(attempts.c.id == lease.token)
-            if self._connection.execute(written).scalar_one_or_none() == record.result:
-                return False
-            raise
-        self._store_attempt(lease, record)
-        return True
+            if self._written([lease.token]).get(lease.token) != record.result:
+                raise
+        else:
+            write_attempts(self._connection, [(lease, record)])
 
     def in_flight(self) -> Mapping[WorkspaceId, int]:
         """See the port."""
@@ -192,37 +198,6 @@ class PostgresEvaluations:
     def _summed_usage(self, record: AttemptRecord) -> dict[str, Any]:
         return {name: evaluations.c[name] + value for name, value in usage_values(record).items()}
 
-    def _store_details(self, evaluation_id: uuid.UUID, evaluation: Evaluation) -> None:
-        scores = [
-            {"evaluation_id": evaluation_id, "position": position, **asdict(score)}
-            for position, score in enumerate(evaluation.scores)
-        ]
-        found = [
-            {"evaluation_id": evaluation_id, "position": position, **asdict(finding)}
-            for position, finding in enumerate(evaluation.findings)
-        ]
-        if scores:
-            self._connection.execute(plain_insert(evaluation_scores), scores)
-        if found:
-            self._connection.execute(plain_insert(findings), found)
-
-    def _store_attempt(self, lease: Lease, record: AttemptRecord) -> None:
-        self._connection.execute(
-            plain_insert(attempts).values(
-                id=lease.token,
-                evaluation_id=lease.work_id,
-                attempt=lease.attempt,
-                result=record.result,
-                started_at=lease.started_at,
-                ended_at=record.ended_at,
-                model=record.model,
-                request_id=record.request_id,
-                raw=record.raw,
-                **failure_values(record),
-                **usage_values(record),
-            )
-        )
-
     def _claimed(self, row: Any, lease: Lease) -> Claimed | Malformed:
         try:
             call = to_call(row)
@@ -244,7 +219,7 @@ class PostgresEvaluations:
         known = _VERSIONS.get(version_id)
         if known is None:
             row = self._connection.execute(_VERSION.where(rubric_versions.c.id == version_id)).one()
-            spec = JudgeSpec(JudgeKind(row.judge), row.model, row.effort, row.max_tokens)
+            spec = JudgeSpec(JudgeKind(row.judge), row.model, row.effort, row.max_tokens, row.votes, row.borderline)
             known = RubricVersion(row.id, rubric_from_json(row.content).rubric, spec)
             if len(_VERSIONS) >= _VERSIONS_KEPT:
                 _VERSIONS.clear()
@@ -255,6 +230,12 @@ class PostgresEvaluations:
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
+_ENSURE = insert(evaluations).on_conflict_do_nothing().returning(evaluations.c.id)
+_ADMITTED = (
+    update(calls)
+    .where(calls.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))), calls.c.admitted_at.is_(None))
+    .values(admitted_at=func.now())
+)
 _CLAIMED = (
     select(
         evaluations.c.id,
@@ -269,39 +250,10 @@ _CLAIMED = (
     .join(agents, agents.c.id == evaluations.c.agent_id)
     .join(agent_versions, agent_versions.c.id == calls.c.agent_version_id)
 )
-# The evaluation that was asked for last is the current one, whichever of them ends last.
-_MINE = evaluations.alias("mine")
-_MADE = (
-    select(_MINE.c.created_at)
-    .where(_MINE.c.id == bindparam("but"), _MINE.c.lease_token == bindparam("token"))
-    .scalar_subquery()
+# An attempt that ended has a row; one that the sweep gave up on has one, too, and may not be taken for written.
+_WRITTEN = select(attempts.c.id, attempts.c.result).where(
+    attempts.c.id == func.any(bindparam("tokens", type_=ARRAY(Uuid))), attempts.c.result != "abandoned"
 )
-_OLDER_IS_NOT_CURRENT = (
-    update(evaluations)
-    .where(
-        evaluations.c.call_id == bindparam("of_call"),
-        evaluations.c.is_current,
-        evaluations.c.id != bindparam("but"),
-        evaluations.c.created_at <= _MADE,
-    )
-    .values(is_current=False)
-)
-_OTHER = evaluations.alias("other")
-_NEWER_IS_CURRENT = (
-    select(_OTHER.c.id)
-    .where(_OTHER.c.call_id == evaluations.c.call_id, _OTHER.c.id != evaluations.c.id, _OTHER.c.is_current)
-    .correlate(evaluations)
-    .exists()
-)
-
-
-def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
-    """Evidence as it is stored and shown."""
-    return {
-        "facts": [asdict(fact) for fact in evidence.facts],
-        "applied": sorted(check.value for check in evidence.applied),
-        "timing": None if evidence.timing is None else asdict(evidence.timing),
-    }
 
 
 def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:

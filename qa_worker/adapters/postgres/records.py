@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from sqlalchemy.exc import IntegrityError
 from tenacity import (
@@ -18,13 +20,24 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from qa_worker.application.ports import UnitOfWork, UnitOfWorkFactory
+from qa_worker.application.ports import Held, UnitOfWork, UnitOfWorkFactory
 from qa_worker.domain.errors import LeaseLost, StoreUnavailable
+from qa_worker.domain.work import Lease
 
+_T = TypeVar("_T")
 Write = Callable[[UnitOfWork], None]
 
 _TRIES = 3
 _AT_MOST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What is to be written, while which lease is ours, and who waits for it."""
+
+    what: Write
+    lease: Lease | None
+    written: Future[None] = field(default_factory=Future)
 
 
 class DirectRecords:
@@ -38,40 +51,52 @@ class DirectRecords:
         self._uow = uow
         self._patience_s = patience_s
 
-    def write(self, what: Write) -> None:
+    def write(self, what: Write, *, lease: Lease | None = None) -> None:
         """See the port."""
-        patiently(lambda: self._once(what), patience_s=self._patience_s)
+        item = _Item(what, lease)
+        lost = patiently(lambda: _together(self._uow, [item]), patience_s=self._patience_s)
+        if lost:
+            raise lost[0]
 
-    def submit(self, what: Write) -> Future[None]:
+    def submit(self, what: Write, *, lease: Lease | None = None) -> Future[None]:
         """See the port."""
         written: Future[None] = Future()
         try:
-            self.write(what)
+            self.write(what, lease=lease)
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
             written.set_exception(error)
         else:
             written.set_result(None)
         return written
 
-    def _once(self, what: Write) -> None:
-        with self._uow() as work:
-            what(work)
-            work.commit()
 
-
-def patiently(write: Callable[[], None], *, patience_s: float) -> None:
+def patiently(write: Callable[[], _T], *, patience_s: float) -> _T:
     """Write until it is written: for up to `patience_s` of a database that is away.
 
     Two evaluations of one call that end at once take turns on the index of the current one: the second is done again.
     """
-    for attempt in Retrying(
+    return Retrying(
         retry=retry_if_exception_type((StoreUnavailable, IntegrityError)),
         wait=wait_exponential_jitter(multiplier=0.05, max=3),
         stop=stop_all(stop_after_attempt(_TRIES), stop_after_delay(patience_s)),
         reraise=True,
-    ):
-        with attempt:
-            write()
+    )(write)
+
+
+def _together(uow: UnitOfWorkFactory, items: Sequence[_Item]) -> dict[int, LeaseLost]:
+    """Write all of these in one transaction, but for those whose lease was lost: they are told by their numbers."""
+    lost: dict[int, LeaseLost] = {}
+    with uow() as work:
+        leases = [item.lease for item in items if item.lease is not None]
+        held = work.evaluations.hold(leases) if leases else Held()
+        for number, item in enumerate(items):
+            lease = item.lease
+            if lease is None or lease.token in held.mine:
+                item.what(work)
+            elif lease.token not in held.written:
+                lost[number] = LeaseLost(str(lease.work_id))
+        work.commit()
+    return lost
 
 
 class GroupedRecords:
@@ -86,23 +111,23 @@ class GroupedRecords:
         self._window_s = window_s
         self._patience_s = patience_s
         self._alone = DirectRecords(uow, patience_s=patience_s)
-        self._waiting: queue.SimpleQueue[tuple[Write, Future[None]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def write(self, what: Write) -> None:
+    def write(self, what: Write, *, lease: Lease | None = None) -> None:
         """See the port."""
-        self.submit(what).result()
+        self.submit(what, lease=lease).result()
 
-    def submit(self, what: Write) -> Future[None]:
+    def submit(self, what: Write, *, lease: Lease | None = None) -> Future[None]:
         """See the port."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="records", daemon=True)
                 self._thread.start()
-        written: Future[None] = Future()
-        self._waiting.put((what, written))
-        return written
+        item = _Item(what, lease)
+        self._waiting.put(item)
+        return item.written
 
     def close(self) -> None:
         """Write what waits, then end the thread."""
@@ -120,7 +145,7 @@ class GroupedRecords:
             if last:
                 return
 
-    def _gather(self, group: list[tuple[Write, Future[None]]]) -> bool:
+    def _gather(self, group: list[_Item]) -> bool:
         """Take what comes within the window; True when the end was among it."""
         until = time.monotonic() + self._window_s
         while len(group) < _AT_MOST:
@@ -133,32 +158,21 @@ class GroupedRecords:
             group.append(item)
         return False
 
-    def _write(self, group: list[tuple[Write, Future[None]]]) -> None:
-        lost: dict[int, LeaseLost] = {}
+    def _write(self, group: list[_Item]) -> None:
         try:
-            patiently(lambda: self._together(group, lost), patience_s=self._patience_s)
+            lost = patiently(lambda: _together(self._uow, group), patience_s=self._patience_s)
         except StoreUnavailable as error:
-            for _, written in group:
-                written.set_exception(error)
+            for item in group:
+                item.written.set_exception(error)
         except Exception:  # noqa: BLE001 - each is written again, alone, and raises its own fault where it was waited for
             self._write_alone(group)
         else:
-            for number, (_, written) in enumerate(group):
-                _settle(written, lost.get(number))
+            for number, item in enumerate(group):
+                _settle(item.written, lost.get(number))
 
-    def _together(self, group: list[tuple[Write, Future[None]]], lost: dict[int, LeaseLost]) -> None:
-        lost.clear()
-        with self._uow() as work:
-            for number, (what, _) in enumerate(group):
-                try:
-                    what(work)
-                except LeaseLost as error:
-                    lost[number] = error
-            work.commit()
-
-    def _write_alone(self, group: list[tuple[Write, Future[None]]]) -> None:
-        for what, written in group:
-            _settle(written, self._alone.submit(what).exception())
+    def _write_alone(self, group: list[_Item]) -> None:
+        for item in group:
+            _settle(item.written, self._alone.submit(item.what, lease=item.lease).exception())
 
 
 def _settle(written: Future[None], fault: BaseException | None) -> None:

@@ -59,6 +59,8 @@ class PostgresUnitOfWork:
         """See the port."""
         if self._connection is None:
             raise RuntimeError("a unit of work commits inside its block")
+        with store_errors():
+            self.evaluations.flush()
         connection, self._connection = self._connection, None
         with store_errors(), connection:
             connection.commit()

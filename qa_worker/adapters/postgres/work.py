@@ -51,20 +51,30 @@ class WorkRows:
             error_message=row.error_message,
         )
 
-    def mark_queued(self, work_id: uuid.UUID, *, in_flight_limit: int) -> bool:
-        """Pending and due -> queued, while fewer than `in_flight_limit` rows are queued or running."""
+    def queue_new(self, work_ids: Sequence[uuid.UUID], *, in_flight_limit: int) -> set[uuid.UUID]:
+        """Pending and due -> queued, as long as no more than `in_flight_limit` rows are queued or running."""
+        room = in_flight_limit - self._in_flight_now(in_flight_limit) if work_ids else 0
+        if room <= 0:
+            return set()
         columns = self._table.c
-        moved = self._connection.execute(
-            update(self._table)
+        # What another transaction is about to take is sent by that one.
+        chosen = (
+            select(columns.id)
             .where(
-                columns.id == work_id,
+                columns.id == func.any(list(work_ids[:room])),
                 columns.state == WorkState.PENDING,
                 columns.not_before <= _NOW,
-                self._in_flight(in_flight_limit) < in_flight_limit,
             )
-            .values(state=WorkState.QUEUED.value, queued_at=_NOW)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
         )
-        return moved.rowcount == 1
+        queued = self._connection.execute(
+            update(self._table)
+            .where(columns.id.in_(select(chosen.c.id)))
+            .values(state=WorkState.QUEUED.value, queued_at=_NOW)
+            .returning(columns.id)
+        )
+        return set(queued.scalars())
 
     def claim(
         self, work_ids: Sequence[uuid.UUID], *, lease_s: float, also: ColumnElement[bool] | None = None
@@ -111,11 +121,20 @@ class WorkRows:
             (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
         )
 
-    def hold(self, lease: Lease) -> None:
-        """Lock the row for the rest of this transaction, if the lease is still ours; nothing is raised if not."""
+    def hold(self, leases: Sequence[Lease]) -> set[uuid.UUID]:
+        """Lock these rows for the rest of this transaction; returns the tokens that are still ours."""
         columns = self._table.c
-        mine = (columns.id == lease.work_id) & (columns.lease_token == lease.token)
-        self._connection.execute(select(columns.id).where(mine).with_for_update()).all()
+        mine = (
+            select(columns.lease_token)
+            .where(
+                columns.id == func.any([lease.work_id for lease in leases]),
+                columns.lease_token == func.any([lease.token for lease in leases]),
+                columns.state == WorkState.RUNNING,
+            )
+            .order_by(columns.id)
+            .with_for_update()
+        )
+        return set(self._connection.execute(mine).scalars())
 
     def release(self, lease: Lease, values: dict[str, Any]) -> None:
         """Write the end of an attempt and give the lease back. Raises LeaseLost where the token is no longer valid."""

@@ -17,7 +17,7 @@ from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import GroupedRecords, Write
 from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, workspaces
-from qa_worker.application.ports import AttemptRecord, Claimed, NamedRubric, Wanted
+from qa_worker.application.ports import Added, AttemptRecord, Claimed, NamedRubric, Wanted
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import CallConflict, StoreUnavailable
@@ -419,8 +419,9 @@ def test_a_call_comes_back_as_it_was_handed_over(uow: UnitsOfWork) -> None:
 
 def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(uow: UnitsOfWork, outbox: Outbox) -> None:
     with uow() as work:
-        added = work.calls.add(a_call("one"), workspace_name="default")
+        (added,) = work.calls.add_all([a_call("one")], workspace_name="default")
 
+    assert isinstance(added, Added)
     with uow() as work:
         assert work.calls.key(added.key.id) is None
     assert outbox.sent == []

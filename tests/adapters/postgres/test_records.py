@@ -52,7 +52,7 @@ def grouped(begin: Flaky) -> Iterator[GroupedRecords]:
 
 def _adds(name: str) -> Write:
     def write(work: UnitOfWork) -> None:
-        work.calls.add(a_call(name), workspace_name=name)
+        work.calls.add_all([a_call(name)], workspace_name=name)
 
     return write
 
@@ -89,7 +89,7 @@ def test_a_lost_lease_is_told_to_its_own_writer_and_the_others_are_written(
 
 def test_a_fault_in_one_result_rolls_only_that_one_back(uow: UnitsOfWork, grouped: GroupedRecords) -> None:
     def broken(work: UnitOfWork) -> None:
-        work.calls.add(a_call("half"), workspace_name="half")
+        work.calls.add_all([a_call("half")], workspace_name="half")
         raise ZeroDivisionError
 
     results = [grouped.submit(what) for what in (_adds("a"), broken, _adds("b"))]
