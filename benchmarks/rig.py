@@ -101,6 +101,12 @@ class Rig:
         process = self._spawn(list(beat_arguments(schedule)), self.folder / "beat.log", self.env)
         self.parts.setdefault("maintenance", []).append(process)
 
+    def stop_beat(self) -> None:
+        """End beat; nothing is dispatched until it is started again."""
+        beat = self.parts["maintenance"].pop()
+        beat.terminate()
+        beat.wait(10)
+
     def counts(self) -> dict[str, int]:
         """Evaluations by state."""
         engine = create_engine(self.database_url)
@@ -109,13 +115,13 @@ class Rig:
         engine.dispose()
         return {row[0]: row[1] for row in rows}
 
-    def submit(self, calls: list[Call], *, wanted: Wanted | None = None) -> list[Accepted]:
+    def submit(self, calls: list[Call], *, wanted: Wanted | None = None, workspace: str = "bench") -> list[Accepted]:
         """Hand calls over in batches of 100."""
         client = self.client()
         accepted: list[Accepted] = []
         for start in range(0, len(calls), 100):
             batch = calls[start : start + 100]
-            answers = client.submit(batch, workspace="bench", wanted=wanted or Wanted(judge=JudgeKind.CLAUDE))
+            answers = client.submit(batch, workspace=workspace, wanted=wanted or Wanted(judge=JudgeKind.CLAUDE))
             accepted += [answer for answer in answers if isinstance(answer, Accepted)]
         client.close()
         return accepted
@@ -212,10 +218,8 @@ def _removed(home: Path) -> Iterator[None]:
 
 
 def _owner(name: str) -> psutil.Process:
-    """The newest top process of this name: the one that was started just now."""
-    found = [p for p in psutil.process_iter(["name", "ppid", "create_time"]) if p.info["name"] == name]
-    tops = [p for p in found if p.info["ppid"] not in {q.pid for q in found}]
-    return max(tops, key=lambda p: p.info["create_time"])
+    """Our own child of this name, started just now: others on this machine may start theirs at the same time."""
+    return max((p for p in psutil.Process().children() if p.name() == name), key=lambda p: p.create_time())
 
 
 def wait_for(true: Any, *, what: str, within_s: float = 120.0) -> None:
@@ -225,6 +229,13 @@ def wait_for(true: Any, *, what: str, within_s: float = 120.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(what)
         time.sleep(0.05)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Rows under a head, the first column to the left and the others to the right."""
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    lines = [[row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))] for row in (head, *rows)]
+    return "\n".join("  ".join(line) for line in lines)
 
 
 def save(name: str, result: Mapping[str, Any]) -> None:

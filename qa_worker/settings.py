@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     )
     # Thinking is inside max_tokens: a tight limit cuts answers, a generous one costs nothing.
     judge_max_tokens: int = Field(default=3000, ge=256, le=21_000, validation_alias="QA_JUDGE_MAX_TOKENS")
+    # A score this near to the pass threshold (points) gets this many answers, and their median decides. 1 is off.
+    judge_votes: int = Field(default=1, ge=1, le=9, validation_alias="QA_JUDGE_VOTES")
+    judge_borderline: int = Field(default=5, ge=0, le=100, validation_alias="QA_JUDGE_BORDERLINE")
     judge_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_JUDGE_CONNECT_TIMEOUT_S")
     judge_read_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_JUDGE_READ_TIMEOUT_S")
     judge_deadline_s: float = Field(default=60.0, gt=0, validation_alias="QA_JUDGE_DEADLINE_S")
@@ -81,10 +84,27 @@ class Settings(BaseSettings):
     # Results that come within this time share one commit.
     record_window_s: float = Field(default=0.02, ge=0, le=1, validation_alias="QA_RECORD_WINDOW_S")
 
+    # -- alerts. Where people can look at a call: links in alerts begin with it; none without it.
+    public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+[^\s]*)?$", validation_alias="QA_PUBLIC_URL")
+    # Waits between tries to deliver an alert, each spread by 20 %: about 3 h in all, then it is a dead letter.
+    alert_schedule_s: tuple[float, ...] = Field(
+        default=(5, 30, 120, 600, 1800, 7200), min_length=1, validation_alias="QA_ALERT_SCHEDULE_S"
+    )
+    raise_alerts_every_s: float = Field(default=5.0, gt=0, validation_alias="QA_RAISE_ALERTS_EVERY_S")
+    watch_health_every_s: float = Field(default=30.0, gt=0, validation_alias="QA_WATCH_HEALTH_EVERY_S")
+    alert_retention_days: int = Field(default=90, ge=1, validation_alias="QA_ALERT_RETENTION_DAYS")
+
     # -- doors
     max_transcript_bytes: int = Field(default=512 * 1024, ge=1024, validation_alias="QA_MAX_TRANSCRIPT_BYTES")
     max_turns: int = Field(default=2000, ge=1, validation_alias="QA_MAX_TURNS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias="QA_LOG_LEVEL")
+
+    @field_validator("judge_votes")
+    @classmethod
+    def _odd(cls, votes: int) -> int:
+        if votes % 2 == 0:
+            raise ValueError(f"{votes} answers have no majority: write 1 (off), 3, 5, 7 or 9")
+        return votes
 
     @field_validator("database_url")
     @classmethod

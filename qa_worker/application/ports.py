@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
+from qa_worker.application.alerting import AlertRules, Alerts, Incidents
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
 from qa_worker.domain.evaluation import Evaluation, Usage
@@ -129,6 +130,23 @@ class WorkRef:
 
 
 @dataclass(frozen=True, slots=True)
+class UnderWay:
+    """What is queued or running `of` each workspace, and what of each model was `sent` just now and not begun yet."""
+
+    of: Mapping[WorkspaceId, int]
+    sent: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all."""
+
+    live: int
+    backlog: int
+    models: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Rescued:
     """What one sweep found: leases that ran out, messages that were lost, calls that nobody had looked at."""
 
@@ -244,8 +262,16 @@ class Evaluations(Protocol):
         """How much of each workspace's work is queued or running."""
         ...
 
-    def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:
-        """Take due pending work, live lane first, as far as the limit leaves room, and mark it queued."""
+    def wanted_models(self) -> Collection[str]:
+        """The models that pending work is graded by; an empty name stands for judges without one."""
+        ...
+
+    def begin_dispatch(self) -> UnderWay | None:
+        """What is under way, for whom alone may dispatch until the transaction ends; None where that is another one."""
+        ...
+
+    def due(self, room: Room, *, batch: int) -> Sequence[WorkRef]:
+        """Take due pending work, live lane first, workspaces in turn, as far as there is room, and mark it queued."""
         ...
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
@@ -285,6 +311,12 @@ class UnitOfWork(Protocol):
     def rubrics(self) -> Rubrics: ...
     @property
     def evaluations(self) -> Evaluations: ...
+    @property
+    def alert_rules(self) -> AlertRules: ...
+    @property
+    def alerts(self) -> Alerts: ...
+    @property
+    def incidents(self) -> Incidents: ...
 
     def nudge(self, message: Message) -> None:
         """Send this after the commit. A broker that is away costs time, nothing else: the sweep sends it again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -15,11 +15,15 @@ from qa_worker.adapters.redis.limiter import RedisLimiter
 from qa_worker.application.gateway import SERVICE, Gateway
 from qa_worker.application.judging import Judge
 from qa_worker.application.limits import BucketStatus, GateStatus
+from qa_worker.application.pacing import room_for
+from qa_worker.application.voting import VotingJudge
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.settings import Settings
 
 _MICRO = 1_000_000
+# More than is used until the next dispatch, so that a late one leaves no gap; less than may be booked ahead.
+_SPARE_S = 0.5
 # As the client knows them; Valkey's own names mean the same.
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 
@@ -60,6 +64,26 @@ def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
     scheme, _, rest = given.partition("://")
     known = _SCHEMES.get(scheme)
     return f"{known}://{rest}" if known else "redis://127.0.0.1:6379/0"
+
+
+class SharedPace:
+    """Implements `Pace` by what all workers share. Starts its event loop with the first question."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self._loop = EventLoop()
+        self._gate, self._limiter = shared_limits(chosen, redis_url(chosen))
+        self._within_s = chosen.dispatch_every_s + _SPARE_S
+
+    def room(self, models: Collection[str]) -> Mapping[str, int]:
+        """See the port."""
+        asked = room_for(models, gate=self._gate, limiter=self._limiter, within_s=self._within_s)
+        return self._loop.run(asked) if models else {}
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._loop.run(self._gate.close())
+        self._loop.run(self._limiter.close())
+        self._loop.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ def judges(chosen: Settings, engine: Engine) -> tuple[dict[JudgeKind, Judge], Ca
     gate, limiter = shared_limits(chosen, redis_url(chosen))
     gateway = Gateway(MeteredClaudeJudge(claude), budget=budget(chosen, engine), gate=gate, limiter=limiter)
     loop = EventLoop()
-    available[JudgeKind.CLAUDE] = JudgeOnLoop(gateway, loop)
+    available[JudgeKind.CLAUDE] = JudgeOnLoop(VotingJudge(gateway), loop)
 
     def close() -> None:
         loop.run(claude.aclose())

@@ -26,6 +26,8 @@ def grading(chosen: Settings) -> Grading:
         effort=chosen.judge_effort,
         max_tokens=chosen.judge_max_tokens,
         max_attempts=chosen.max_attempts,
+        votes=chosen.judge_votes,
+        borderline=chosen.judge_borderline,
     )
 
 

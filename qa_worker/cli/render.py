@@ -17,6 +17,7 @@ from rich.text import Text
 
 from qa_worker.application.queries import EvaluationView
 from qa_worker.domain.evaluation import Verdict
+from qa_worker.domain.verdict import MEDIAN_OF
 from qa_worker.domain.work import WorkState
 
 _COLOURS = {
@@ -45,6 +46,12 @@ def not_graded(view: EvaluationView) -> bool:
     if view.state is not WorkState.DONE:
         return True
     return any(reason.startswith("unreadable:") for reason in view.reasons)
+
+
+def answers(view: EvaluationView) -> int:
+    """Of how many answers of the judge the result is the median: 1 where one was enough."""
+    counted = (reason.removeprefix(MEDIAN_OF) for reason in view.reasons if reason.startswith(MEDIAN_OF))
+    return int(next(counted, 1))
 
 
 def dollars(micro_usd: int | None) -> str:
@@ -153,6 +160,7 @@ def as_dict(view: EvaluationView) -> dict[str, Any]:
         "summary": view.summary,
         "findings": [asdict(finding) for finding in view.findings],
         "dropped_quotes": view.dropped_quotes,
+        "answers": answers(view),
         "timing": view.evidence.get("timing"),
         "usage": asdict(view.usage),
         "cost_usd": None if view.cost_micro_usd is None else view.cost_micro_usd / _MICRO,
@@ -183,7 +191,7 @@ def _why(view: EvaluationView) -> str:
     if view.verdict == Verdict.FAIL and view.findings:
         worst = min(view.findings, key=lambda f: ("critical", "major", "minor").index(f.severity.value))
         return f"{worst.check.replace('_', ' ')}: {worst.explanation}" if worst.check else worst.explanation
-    return ", ".join(view.reasons).replace("_", " ")
+    return ", ".join(reason for reason in view.reasons if not reason.startswith(MEDIAN_OF)).replace("_", " ")
 
 
 def _judge(view: EvaluationView) -> str:

@@ -81,6 +81,7 @@ def _evaluation(view: EvaluationView) -> None:
         f"[bold]Evaluation[/bold]{current} by {view.judge} {view.model} under {render.plain(view.rubric)} {view.rubric_version}:",
         render.verdict_label(view),
         "" if view.overall is None else f"{view.overall} of 100",
+        f"(median of {render.answers(view)} answers)" if render.answers(view) > 1 else "",
     )
     for score in view.scores:
         value = "n/a" if not score.applicable else "not measured" if score.score is None else str(score.score)

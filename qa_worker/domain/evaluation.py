@@ -53,11 +53,17 @@ class CriterionLevel:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A judge's whole answer, before anything is decided from it."""
+    """A judge's whole answer, before anything is decided from it.
+
+    `votes` says of how many answers it is the median, `disputed` names the criteria in which a minority of them found
+    something critical: see `qa_worker.domain.votes`.
+    """
 
     levels: tuple[CriterionLevel, ...]
     findings: tuple[Finding, ...] = ()
     summary: str = ""
+    votes: int = 1
+    disputed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,8 @@ class CriterionScore:
 class Evaluation:
     """The decided result. `overall` is 0-100 over the measured criteria, None where nothing was measured.
 
-    `reasons` says in short codes why the verdict is what it is (`below_threshold`, `critical:compliance`, ...).
+    `reasons` says in short codes why the verdict is what it is (`below_threshold`, `critical:compliance`, ...), and
+    ends in `median_of:3` where it was decided from the median of 3 answers.
     `dropped_quotes` counts findings that quoted what nobody said.
     """
 

@@ -73,12 +73,18 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class JudgeSpec:
-    """The judge and its settings; they are part of the rubric version, because they change what is measured."""
+    """The judge and its settings; they are part of the rubric version, because they change what is measured.
+
+    `votes` (odd, 1 to 9) is how many answers a call gets whose score lies within `borderline` points (0-100) of the
+    pass threshold; 1 is off.
+    """
 
     kind: JudgeKind
     model: str = ""
     effort: str = ""
     max_tokens: int = 0
+    votes: int = 1
+    borderline: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +110,9 @@ def score_of(level: int) -> int:
 
 def fingerprint(rubric: Rubric, judge: JudgeSpec, *, prompt_version: str = "") -> str:
     """64 hex digits that change whenever what is measured, or what measures it, changes."""
-    content = {"rubric": asdict(rubric), "judge": asdict(judge), "prompt": prompt_version}
+    settings = asdict(judge)
+    if judge.votes == 1:
+        # One answer is what versions from before there were votes measure with: they stay what they are.
+        del settings["votes"], settings["borderline"]
+    content = {"rubric": asdict(rubric), "judge": settings, "prompt": prompt_version}
     return hashlib.sha256(canonical(content).encode()).hexdigest()

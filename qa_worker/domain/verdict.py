@@ -18,6 +18,9 @@ from qa_worker.domain.quotes import find_quote
 from qa_worker.domain.rubric import Criterion, Rubric, Severity, score_of
 from qa_worker.domain.transcript import Transcript
 
+MEDIAN_OF = "median_of:"
+"""Begins the reason code that says of how many answers the result is the median."""
+
 _MEASURED_AT_LEAST = 0.5
 
 
@@ -32,8 +35,9 @@ def decide(
     1. a critical finding in a criterion with `critical_fails` or proven by a check, a criterion under its `minimum`, an
        overall score under the threshold: `fail`, if a finding in a criterion that pulled it down supports it, else
        `needs_review`;
-    2. a criterion that was not measured, a critical finding whose quote nobody said, a hard criterion that the judge
-       calls not applicable, less than half of the weight measured: `needs_review`;
+    2. a criterion that was not measured, a critical finding whose quote nobody said or that only a minority of several
+       answers holds, a hard criterion that the judge calls not applicable, less than half of the weight measured:
+       `needs_review`;
     3. otherwise `pass`.
     """
     quoted, dropped = _keep_quoted(assessment.findings, transcript)
@@ -42,17 +46,23 @@ def decide(
     overall = _overall(scores)
     against = tuple(_reasons_against(rubric, scores, findings, overall))
     supported = _supported(against, rubric, scores, findings)
-    doubts = (*_lost_criticals(rubric, dropped), *_unmeasured(rubric, scores))
+    doubts = (*_lost_criticals(rubric, dropped), *_disputed(rubric, assessment), *_unmeasured(rubric, scores))
     verdict, reasons = _verdict(against, doubts, supported=supported)
+    counted = (f"{MEDIAN_OF}{assessment.votes}",) if assessment.votes > 1 else ()
     return Evaluation(
         verdict=verdict,
         overall=overall,
         scores=scores,
         findings=findings,
-        reasons=reasons,
+        reasons=(*reasons, *counted),
         summary=assessment.summary,
         dropped_quotes=len(dropped),
     )
+
+
+def overall_score(assessment: Assessment, *, rubric: Rubric) -> int | None:
+    """The overall score (0-100) that `decide` gives for these levels; None where nothing was measured."""
+    return _overall(_score(criterion, assessment.levels) for criterion in rubric.criteria)
 
 
 def could_not_read(*, rubric: Rubric, code: str, established: Sequence[Finding] = ()) -> Evaluation:
@@ -122,6 +132,12 @@ def _lost_criticals(rubric: Rubric, dropped: Iterable[Finding]) -> Iterable[str]
     hard = {criterion.id for criterion in rubric.criteria if criterion.critical_fails}
     found = {f.criterion for f in dropped if f.severity is Severity.CRITICAL and f.criterion in hard}
     return (f"critical_unquoted:{criterion}" for criterion in sorted(found))
+
+
+def _disputed(rubric: Rubric, assessment: Assessment) -> Iterable[str]:
+    """What only some of several answers call critical doesn't fail a call, and doesn't let it pass unseen either."""
+    hard = (criterion.id for criterion in rubric.criteria if criterion.critical_fails)
+    return (f"critical_disputed:{criterion}" for criterion in hard if criterion in assessment.disputed)
 
 
 def _unmeasured(rubric: Rubric, scores: Sequence[CriterionScore]) -> Iterable[str]:

@@ -26,6 +26,7 @@ _CRITERION_ID = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MAX_NAME_CHARS = 100
 # The most that any current model of the judge's vendor can put out.
 _MAX_TOKENS = 128_000
+_VOTES = (1, 3, 5, 7, 9)
 
 _FIXES: Mapping[str, str] = {
     "name": "Give the rubric a short name",
@@ -47,10 +48,12 @@ _FIXES: Mapping[str, str] = {
     "severity": "Write minor, major or critical",
     "slow_response_s": "Write seconds as a number",
     "dead_air_s": "Write seconds as a number",
-    "judge": "Write an object with model, effort, max_tokens",
+    "judge": "Write an object with model, effort, max_tokens, votes, borderline",
     "model": "Write the model's id as a text",
     "effort": "Write low, medium, high, xhigh or max",
     "max_tokens": f"Write a whole number from 1 to {_MAX_TOKENS}",
+    "votes": "Write 1, 3, 5, 7 or 9",
+    "borderline": "Write a whole number of points from 0 to 100",
 }
 
 
@@ -88,6 +91,12 @@ def _percent(value: int) -> int:
 
 def _tokens(value: int) -> int:
     return _whole(1, _MAX_TOKENS, value)
+
+
+def _votes(value: int) -> int:
+    if value not in _VOTES:
+        raise refuse(f"is {shown(value)}, and must be odd, from 1 to 9, so that there is a majority", _FIXES["votes"])
+    return value
 
 
 def _weight(value: float) -> float:
@@ -132,6 +141,7 @@ def _as_rule(value: object) -> object:
 
 Percent = Annotated[int, AfterValidator(_percent)]
 Tokens = Annotated[int, AfterValidator(_tokens)]
+Votes = Annotated[int, AfterValidator(_votes)]
 Weight = Annotated[float, AfterValidator(_weight)]
 Seconds = Annotated[float, AfterValidator(_seconds)]
 CriterionId = Annotated[str, AfterValidator(_criterion_id)]
@@ -197,9 +207,17 @@ class _JudgeIn(_File):
     model: Name | None = None
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     max_tokens: Tokens | None = None
+    votes: Votes | None = None
+    borderline: Percent | None = None
 
     def overrides(self) -> JudgeOverrides:
-        return JudgeOverrides(model=self.model, effort=self.effort, max_tokens=self.max_tokens)
+        return JudgeOverrides(
+            model=self.model,
+            effort=self.effort,
+            max_tokens=self.max_tokens,
+            votes=self.votes,
+            borderline=self.borderline,
+        )
 
 
 class _RubricIn(_File):

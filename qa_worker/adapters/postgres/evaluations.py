@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
@@ -11,6 +11,7 @@ from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
+from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
 from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
@@ -23,8 +24,18 @@ from qa_worker.adapters.postgres.tables import (
     rubrics,
     workspaces,
 )
-from qa_worker.adapters.postgres.work import WorkRows, failure_values, usage_values
-from qa_worker.application.ports import AttemptRecord, CallKey, Claimed, Held, Malformed, RubricVersion, WorkRef
+from qa_worker.adapters.postgres.work import WorkRows, failure_values, is_sent, usage_values
+from qa_worker.application.ports import (
+    AttemptRecord,
+    CallKey,
+    Claimed,
+    Held,
+    Malformed,
+    Room,
+    RubricVersion,
+    UnderWay,
+    WorkRef,
+)
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Evaluation, Verdict
@@ -88,11 +99,16 @@ class PostgresEvaluations:
     ) -> Sequence[Claimed | Malformed]:
         """See the port."""
         also = None if of_call is None else evaluations.c.call_id == of_call
-        leases = {lease.work_id: lease for lease in self._work.claim(evaluation_ids, lease_s=lease_s, also=also)}
+        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, also=also))
+
+    def loaded(self, leases: Sequence[Lease]) -> Sequence[Claimed | Malformed]:
+        """What was claimed before, with all that it needs, in this order; whether the leases still hold isn't asked."""
         if not leases:
             return []
-        rows = self._connection.execute(_CLAIMED.where(evaluations.c.id == func.any(list(leases)))).all()
-        return [self._claimed(row, leases[row.id]) for row in rows]
+        ids = [lease.work_id for lease in leases]
+        rows = self._connection.execute(_CLAIMED.where(evaluations.c.id == func.any(ids))).all()
+        by_id = {row.id: row for row in rows}
+        return [self._claimed(by_id[lease.work_id], lease) for lease in leases]
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
         """See the port."""
@@ -167,13 +183,24 @@ class PostgresEvaluations:
     def in_flight(self) -> Mapping[WorkspaceId, int]:
         """See the port."""
         under_way = evaluations.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value])
-        counted = select(evaluations.c.workspace_id, func.count().label("n")).where(under_way)
+        # What a batch holds keeps no worker busy.
+        counted = select(evaluations.c.workspace_id, func.count().label("n")).where(under_way, is_sent(evaluations))
         rows = self._connection.execute(counted.group_by(evaluations.c.workspace_id))
         return {WorkspaceId(row.workspace_id): row.n for row in rows}
 
-    def due(self, *, in_flight_limit: int, batch: int) -> Sequence[WorkRef]:
+    def wanted_models(self) -> Collection[str]:
         """See the port."""
-        return _refs(self._work.due(in_flight_limit=in_flight_limit, batch=batch))
+        return wanted_models(self._connection)
+
+    def begin_dispatch(self) -> UnderWay | None:
+        """See the port."""
+        return begin_dispatch(self._connection)
+
+    def due(self, room: Room, *, batch: int) -> Sequence[WorkRef]:
+        """See the port."""
+        chosen = choose_due(self._connection, room, batch=batch)
+        queued = {row.id: row for row in self._work.queue(chosen)} if chosen else {}
+        return _refs([queued[one] for one in chosen if one in queued])
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
         """See the port."""

@@ -80,6 +80,8 @@ class PostgresRubrics:
                     model=judge.model,
                     effort=judge.effort,
                     max_tokens=judge.max_tokens,
+                    votes=judge.votes,
+                    borderline=judge.borderline,
                     prompt_version=prompt,
                 )
                 .on_conflict_do_nothing()
@@ -124,7 +126,12 @@ class PostgresRubrics:
 
 def rubric_to_json(named: NamedRubric) -> dict[str, Any]:
     """The stored form of a rubric; `rubric_from_json` is its inverse."""
-    return {"rubric": asdict(named.rubric), "overrides": asdict(named.overrides)}
+    overrides = asdict(named.overrides)
+    for name in ("votes", "borderline"):
+        if overrides[name] is None:
+            # Rubrics from before there were votes keep their fingerprint, and so their row.
+            del overrides[name]
+    return {"rubric": asdict(named.rubric), "overrides": overrides}
 
 
 def rubric_from_json(content: dict[str, Any]) -> NamedRubric:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -187,6 +188,8 @@ rubric_versions = Table(
     _text("model"),
     _text("effort"),
     _count("max_tokens"),
+    Column("votes", SmallInteger, nullable=False, server_default="1"),
+    Column("borderline", SmallInteger, nullable=False, server_default="0"),
     _text("prompt_version"),
     _created_at(),
     UniqueConstraint("workspace_id", "fingerprint"),
@@ -214,16 +217,22 @@ evaluations = Table(
     _created_at(),
     UniqueConstraint("call_id", "rubric_version_id"),
     CheckConstraint("state IN ('pending', 'queued', 'running', 'done', 'dead')", name="state"),
-    CheckConstraint("lane IN ('live', 'backlog')", name="lane"),
+    CheckConstraint("lane IN ('live', 'backlog', 'batch')", name="lane"),
     CheckConstraint("verdict IN ('pass', 'fail', 'needs_review', 'not_evaluated')", name="verdict"),
     CheckConstraint("overall BETWEEN 0 AND 100", name="overall"),
     CheckConstraint("(state = 'running') = (lease_token IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
     CheckConstraint("(state IN ('done', 'dead')) = (verdict IS NOT NULL)", name="verdict_is_final"),
     Index("ix_evaluations_workspace_id_created_at", "workspace_id", text("created_at DESC")),
     Index("ix_evaluations_agent_id_created_at", "agent_id", text("created_at DESC")),
-    Index("ix_evaluations_due", "lane", "workspace_id", "not_before", postgresql_where=text("state = 'pending'")),
+    Index("ix_evaluations_due", "lane", "rubric_version_id", "not_before", postgresql_where=text("state = 'pending'")),
     Index("ix_evaluations_queued", "queued_at", postgresql_where=text("state = 'queued'")),
     Index("ix_evaluations_running", "lease_until", postgresql_where=text("state = 'running'")),
+    # What a batch holds is running for hours, and is nothing that workers are busy with.
+    Index(
+        "ix_evaluations_in_flight",
+        "workspace_id",
+        postgresql_where=text("state IN ('queued', 'running') AND lane <> 'batch'"),
+    ),
     Index("uq_evaluations_current", "call_id", unique=True, postgresql_where=text("is_current")),
 )
 
@@ -276,4 +285,296 @@ attempts = Table(
     CheckConstraint("result IN ('done', 'retry', 'parked', 'dead', 'abandoned')", name="result"),
     Index("ix_attempts_evaluation_id_started_at", "evaluation_id", "started_at"),
     Index("ix_attempts_ended_at", "ended_at"),
+)
+
+# Message Batches: see `qa_worker.domain.batch`. A row whose provider_id turned out to be somebody else's stays as `failed`.
+batches = Table(
+    "batches",
+    metadata,
+    _id(),
+    Column("model", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="preparing"),
+    Column("provider_id", Text, nullable=True, unique=True),
+    _count("request_count"),
+    Column("adopted", Boolean, nullable=False, server_default=text("false")),
+    Column("dissolved", Boolean, nullable=False, server_default=text("false")),
+    _when("began_at"),
+    _when("unsure_since"),
+    _when("submitted_at"),
+    _when("expires_at"),
+    _when("ended_at"),
+    _when("collected_at"),
+    _when("cancel_asked_at"),
+    _when("cancel_told_at"),
+    _count("succeeded"),
+    _count("errored"),
+    _count("canceled"),
+    _count("expired"),
+    Column("cost_micro_usd", BigInteger, nullable=True),
+    _count("failures"),
+    _count("deaths"),
+    Column("error_kind", Text, nullable=True),
+    _text("error_code"),
+    _text("error_message"),
+    Column("next_look_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # Until when the evaluations in it are leased, and until when the worker that is at it is.
+    _when("items_leased_until"),
+    _when("lease_until"),
+    Column("lease_token", Uuid, nullable=True),
+    _created_at(),
+    CheckConstraint(
+        "state IN ('preparing', 'creating', 'in_progress', 'ended', 'collected', 'failed')", name="state"
+    ),
+    CheckConstraint("state <> 'in_progress' OR provider_id IS NOT NULL", name="provider_id"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    # One at a time: so one of the provider's batches that nobody knows can only be that one. A dissolved one is over.
+    Index(
+        "uq_batches_being_made", "dissolved", unique=True, postgresql_where=text("state IN ('preparing', 'creating')")
+    ),
+    Index(
+        "ix_batches_open",
+        "next_look_at",
+        postgresql_where=text("state IN ('preparing', 'creating', 'in_progress', 'ended')"),
+    ),
+    Index("ix_batches_created_at", "created_at"),
+)
+
+batch_items = Table(
+    "batch_items",
+    metadata,
+    Column("batch_id", Uuid, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    # The evaluation's lease token, and as hex digits the item's custom_id.
+    Column("token", Uuid, primary_key=True),
+    Column("evaluation_id", Uuid, ForeignKey("evaluations.id", ondelete="CASCADE"), nullable=False),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    # NULL: the price of the model isn't known.
+    Column("estimate_micro_usd", BigInteger, nullable=True),
+    Column("result", Text, nullable=True),
+    CheckConstraint("result IN ('succeeded', 'errored', 'canceled', 'expired', 'missing')", name="result"),
+    Index("ix_batch_items_evaluation_id", "evaluation_id"),
+    Index("ix_batch_items_open", "batch_id", "token", postgresql_where=text("result IS NULL")),
+)
+
+# Alerts: what is watched for, what matched, what was said about it, and to whom. The URL of an endpoint and its secrets
+# are ciphertexts; `target_hint` (scheme and host) is what may be shown.
+endpoints = Table(
+    "endpoints",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    _text("target_hint"),
+    Column("target", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False, server_default="active"),
+    _text("disabled_reason"),
+    _when("failing_since"),
+    _count("consecutive_failures"),
+    _when("last_success_at"),
+    _created_at(),
+    UniqueConstraint("workspace_id", "name"),
+    CheckConstraint("kind IN ('webhook', 'slack', 'apprise')", name="kind"),
+    CheckConstraint("state IN ('active', 'disabled')", name="state"),
+)
+
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    metadata,
+    _id(),
+    Column("endpoint_id", Uuid, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    _created_at(),
+    # NULL: the current one. One that was rotated out signs too until then.
+    _when("expires_at"),
+    Index("ix_endpoint_secrets_endpoint_id", "endpoint_id"),
+)
+
+alert_rules = Table(
+    "alert_rules",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    # NULL: every agent of the workspace.
+    Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    _text("criterion"),
+    Column("threshold", Double, nullable=True),
+    Column("window_s", Integer, nullable=True),
+    Column("min_samples", Integer, nullable=True),
+    Column("baseline", Boolean, nullable=False, server_default=text("false")),
+    Column("rise", Double, nullable=True),
+    Column("cooldown_s", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    _created_at(),
+    UniqueConstraint("workspace_id", "name"),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+)
+
+alert_rule_endpoints = Table(
+    "alert_rule_endpoints",
+    metadata,
+    Column("rule_id", Uuid, ForeignKey("alert_rules.id", ondelete="CASCADE"), primary_key=True),
+    Column("endpoint_id", Uuid, ForeignKey("endpoints.id", ondelete="CASCADE"), primary_key=True),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    _id(),
+    Column("rule_id", Uuid, ForeignKey("alert_rules.id", ondelete="CASCADE"), nullable=False),
+    Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=True),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    _when("opened_at", nullable=False),
+    _when("last_match_at", nullable=False),
+    _when("resolved_at"),
+    _count("match_count"),
+    _when("quiet_until", nullable=False),
+    # Matches since the last alert about it.
+    _count("gathered"),
+    CheckConstraint("state IN ('open', 'resolved')", name="state"),
+    CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_at"),
+    Index(
+        "uq_incidents_open",
+        "rule_id",
+        "agent_id",
+        unique=True,
+        postgresql_where=text("state = 'open'"),
+        postgresql_nulls_not_distinct=True,
+    ),
+    Index("ix_incidents_due", "quiet_until", postgresql_where=text("state = 'open'")),
+    Index("ix_incidents_resolved_at", "resolved_at", postgresql_where=text("state = 'resolved'")),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("rule_id", Uuid, ForeignKey("alert_rules.id", ondelete="SET NULL"), nullable=True),
+    Column("incident_id", Uuid, ForeignKey("incidents.id", ondelete="SET NULL"), nullable=True),
+    Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=True),
+    Column("event", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    # The very bytes that every try and every replay sends.
+    Column("body", LargeBinary, nullable=False),
+    # No foreign keys: an alert outlives what it is about.
+    Column("evaluation_id", Uuid, nullable=True),
+    Column("call_id", Uuid, nullable=True),
+    _created_at(),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    Index("ix_alerts_workspace_id_created_at", "workspace_id", text("created_at DESC"), text("id DESC")),
+    Index("ix_alerts_created_at", "created_at"),
+    Index("ix_alerts_rule_id", "rule_id"),
+    Index("ix_alerts_incident_id", "incident_id"),
+)
+
+# Only ever appended to where an evaluation is recorded; folding them into incidents is another transaction's business.
+alert_matches = Table(
+    "alert_matches",
+    metadata,
+    # Made of the rule and the cause: a cause matches a rule once.
+    _id(),
+    Column("rule_id", Uuid, ForeignKey("alert_rules.id", ondelete="CASCADE"), nullable=False),
+    Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=True),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    # An evaluation's id, a run's id, or the key of an event.
+    Column("cause", Text, nullable=False),
+    Column("evaluation_id", Uuid, nullable=True),
+    Column("overall", SmallInteger, nullable=True),
+    _text("detail"),
+    _when("matched_at", nullable=False),
+    Column("incident_id", Uuid, ForeignKey("incidents.id", ondelete="CASCADE"), nullable=True),
+    Column("alert_id", Uuid, ForeignKey("alerts.id", ondelete="CASCADE"), nullable=True),
+    Index("ix_alert_matches_unfolded", "rule_id", "agent_id", postgresql_where=text("incident_id IS NULL")),
+    Index("ix_alert_matches_alert_id", "alert_id"),
+    Index("ix_alert_matches_incident_id_alert_id", "incident_id", "alert_id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    Column("alert_id", Uuid, ForeignKey("alerts.id", ondelete="CASCADE"), nullable=False),
+    Column("endpoint_id", Uuid, ForeignKey("endpoints.id"), nullable=False),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    *_work_columns(),
+    # The `webhook-id`: a receiver that sees it again has seen this alert before. A replay keeps it.
+    Column("message_id", Text, nullable=False),
+    Column("replay_of", Uuid, ForeignKey("deliveries.id"), nullable=True),
+    _when("delivered_at"),
+    Column("response_status", Integer, nullable=True),
+    _created_at(),
+    UniqueConstraint("alert_id", "endpoint_id", "replay_of", postgresql_nulls_not_distinct=True),
+    CheckConstraint("state IN ('pending', 'queued', 'running', 'done', 'dead')", name="state"),
+    CheckConstraint("lane IN ('live', 'backlog')", name="lane"),
+    CheckConstraint("(state = 'running') = (lease_token IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("(state = 'done') = (delivered_at IS NOT NULL)", name="delivered_at"),
+    Index("ix_deliveries_due", "endpoint_id", "not_before", postgresql_where=text("state = 'pending'")),
+    Index("ix_deliveries_queued", "queued_at", postgresql_where=text("state = 'queued'")),
+    Index("ix_deliveries_running", "lease_until", postgresql_where=text("state = 'running'")),
+    Index("ix_deliveries_endpoint_id_created_at", "endpoint_id", text("created_at DESC")),
+    Index("ix_deliveries_replay_of", "replay_of", postgresql_where=text("replay_of IS NOT NULL")),
+)
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    # The lease token, as in `attempts`.
+    _id(),
+    Column("delivery_id", Uuid, ForeignKey("deliveries.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("result", Text, nullable=False),
+    _when("started_at", nullable=False),
+    _when("ended_at", nullable=False),
+    Column("status_code", Integer, nullable=True),
+    Column("duration_ms", Integer, nullable=True),
+    Column("error_kind", Text, nullable=True),
+    _text("error_code"),
+    _text("error_message"),
+    # The beginning of what the receiver answered, at most 1 KiB.
+    _text("response_head"),
+    CheckConstraint("result IN ('delivered', 'retry', 'parked', 'dead', 'abandoned')", name="result"),
+    CheckConstraint("octet_length(response_head) <= 1024", name="response_head"),
+    Index("ix_delivery_attempts_delivery_id_started_at", "delivery_id", "started_at"),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _id(),
+    Column("kind", Text, nullable=False),
+    # The delivery, evaluation or run that died; NULL for a message that nobody could read.
+    Column("ref_id", Uuid, nullable=True),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=True),
+    Column("endpoint_id", Uuid, ForeignKey("endpoints.id"), nullable=True),
+    _text("queue"),
+    _text("task"),
+    _text("reason"),
+    _count("attempts"),
+    _text("first_error"),
+    _text("last_error"),
+    # Ids only, or the beginning of an unreadable message: shown, never queried.
+    Column("payload", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("state", Text, nullable=False, server_default="open"),
+    _when("died_at", nullable=False),
+    # When it was put on the dead-letter queue.
+    _when("announced_at"),
+    _when("settled_at"),
+    _text("settled_by"),
+    _text("note"),
+    # The new piece of work that a replay started.
+    Column("replay_ref", Uuid, nullable=True),
+    CheckConstraint("kind IN ('alert', 'evaluation', 'run', 'message')", name="kind"),
+    CheckConstraint("state IN ('open', 'replayed', 'discarded')", name="state"),
+    CheckConstraint("(state = 'open') = (settled_at IS NULL)", name="settled_at"),
+    Index("uq_dead_letters_open", "kind", "ref_id", unique=True, postgresql_where=text("state = 'open'")),
+    Index("ix_dead_letters_died_at", text("died_at DESC"), "id"),
+    Index("ix_dead_letters_state_died_at", "state", text("died_at DESC"), "id"),
+    Index("ix_dead_letters_workspace_id_died_at", "workspace_id", text("died_at DESC"), "id"),
+    Index("ix_dead_letters_endpoint_id_died_at", "endpoint_id", text("died_at DESC"), "id"),
+    Index("ix_dead_letters_unannounced", "died_at", postgresql_where=text("announced_at IS NULL")),
 )

@@ -55,7 +55,7 @@ def test_a_full_file_is_read_as_it_stands() -> None:
             "slow_response_s": 2,
             "dead_air_s": 6.5,
         },
-        judge={"model": "claude-haiku-5-5", "effort": "low", "max_tokens": 3000},
+        judge={"model": "claude-haiku-5-5", "effort": "low", "max_tokens": 3000, "votes": 3, "borderline": 0},
     )
 
     rubric, judge = parse_rubric(text, source="r.yaml")
@@ -75,7 +75,7 @@ def test_a_full_file_is_read_as_it_stands() -> None:
             dead_air_s=6.5,
         ),
     )
-    assert judge == JudgeOverrides("claude-haiku-5-5", "low", 3000)
+    assert judge == JudgeOverrides("claude-haiku-5-5", "low", 3000, votes=3, borderline=0)
 
 
 def test_what_is_optional_has_defaults() -> None:
@@ -139,6 +139,10 @@ def test_json_is_read_too(indent: str | int | None) -> None:
         ({"judge": {"max_tokens": 0}}, "judge.max_tokens", "from 1 to"),
         ({"judge": {"max_tokens": True}}, "judge.max_tokens", "whole number"),
         ({"judge": {"model": ""}}, "judge.model", 'is ""'),
+        ({"judge": {"votes": 2}}, "judge.votes", "must be odd"),
+        ({"judge": {"votes": 11}}, "judge.votes", "from 1 to 9"),
+        ({"judge": {"votes": "3"}}, "judge.votes", "whole number"),
+        ({"judge": {"borderline": 101}}, "judge.borderline", "from 0 to 100"),
         ({"judge": "opus"}, "judge", "must be an object"),
     ],
 )
