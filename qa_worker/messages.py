@@ -17,6 +17,7 @@ class Queue(StrEnum):
     EVALUATE_CALL = "evaluate-call"
     BACKLOG = "backlog"
     """What can wait: taken by the workers of `evaluate-call` when that queue is empty."""
+    SEND_ALERT = "send-alert"
     MAINTENANCE = "maintenance"
 
 
@@ -27,6 +28,11 @@ class TaskName(StrEnum):
     EVALUATE_CALLS = "evaluate-calls"
     DISPATCH_WORK = "dispatch-work"
     RESCUE_STALLED = "rescue-stalled"
+    RAISE_ALERTS = "raise-alerts"
+    SEND_ALERT = "send-alert"
+    RAISE_DUE_ALERTS = "raise-due-alerts"
+    WATCH_HEALTH = "watch-health"
+    FORGET_OLD_ALERTS = "forget-old-alerts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +62,21 @@ def evaluate_calls(evaluation_ids: Sequence[uuid.UUID]) -> Message:
     """Look at these evaluations, all at the same time; at most `BULK` of them."""
     ids = [str(evaluation_id) for evaluation_id in evaluation_ids]
     return Message(TaskName.EVALUATE_CALLS, Queue.BACKLOG, {"evaluation_ids": ids})
+
+
+def finished_calls(call_ids: Sequence[uuid.UUID]) -> Message:
+    """Look at these calls, at each one's evaluation under the rubric that holds for its agent; at most `BULK` of them."""
+    return Message(TaskName.EVALUATE_CALLS, Queue.BACKLOG, {"call_ids": [str(call_id) for call_id in call_ids]})
+
+
+def raise_alerts(rule_id: uuid.UUID, agent_id: uuid.UUID | None) -> Message:
+    """Look at what matched this rule for this agent; None is what concerns no agent."""
+    kwargs: dict[str, str | list[str]] = {"rule_id": str(rule_id)}
+    if agent_id is not None:
+        kwargs["agent_id"] = str(agent_id)
+    return Message(TaskName.RAISE_ALERTS, Queue.SEND_ALERT, kwargs)
+
+
+def send_alert(delivery_id: uuid.UUID) -> Message:
+    """Look at this delivery."""
+    return Message(TaskName.SEND_ALERT, Queue.SEND_ALERT, {"delivery_id": str(delivery_id)})

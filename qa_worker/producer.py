@@ -16,8 +16,8 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +29,7 @@ from kombu.exceptions import KombuError, OperationalError
 from qa_worker import messages
 from qa_worker.domain.errors import StoreUnavailable
 
+_BATCH = 500
 _RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 _TRANSPORT = {"socket_connect_timeout": 2.0, "socket_timeout": 5.0, "socket_keepalive": True}
 
@@ -73,10 +74,29 @@ class Producer:
         chosen = None if evaluation_id is None else uuid.UUID(str(evaluation_id))
         return self.send([messages.evaluate_call(uuid.UUID(str(call_id)), chosen)])[0]
 
+    def calls_finished(self, call_ids: Iterable[uuid.UUID | str], *, can_wait: bool = False) -> list[str]:
+        """Ask for the evaluation of many stored calls, in one round trip; returns the ids of the messages.
+
+        With `can_wait` one message carries up to `messages.BULK` of them, and workers take it when no live call waits.
+        Raises ValueError and StoreUnavailable like `call_finished`.
+        """
+        ids = [uuid.UUID(str(call_id)) for call_id in call_ids]
+        if not can_wait:
+            return self.send([messages.evaluate_call(call_id) for call_id in ids])
+        parts = [ids[start : start + messages.BULK] for start in range(0, len(ids), messages.BULK)]
+        return self.send([messages.finished_calls(part) for part in parts])
+
     def send(self, batch: Iterable[messages.Message]) -> list[str]:
         """Put messages on their queues, in order; returns their ids. Raises StoreUnavailable like `call_finished`."""
-        with self._lock, self._broker_errors():
-            return [self._publish(message) for message in batch]
+        leaving = list(batch)
+        with self._lock:
+            if len(leaving) > 1:
+                # A connection that broke while it idled is found broken now. Sending all of them again is safe:
+                # a message that comes twice changes nothing.
+                with suppress(StoreUnavailable), self._broker_errors():
+                    return self._publish_all(leaving)
+            with self._broker_errors():
+                return self._publish_all(leaving)
 
     def queue_lengths(self) -> dict[str, int]:
         """Messages waiting in each queue. Raises StoreUnavailable like `call_finished`."""
@@ -116,6 +136,13 @@ class Producer:
         except self._errors as error:
             self._drop_connection()
             raise StoreUnavailable(f"the broker can't be reached: {type(error).__name__}") from error
+
+    def _publish_all(self, leaving: Sequence[messages.Message]) -> list[str]:
+        producer: Any = self._open()  # kombu's stubs don't know batch
+        if len(leaving) == 1 or not producer.supports_batch_publish:
+            return [self._publish(message) for message in leaving]
+        with producer.batch(max_size=_BATCH):
+            return [self._publish(message) for message in leaving]
 
     def _publish(self, message: messages.Message) -> str:
         task_id = str(uuid.uuid4())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def test_a_message_holds_ids_and_nothing_else(broker_url: str) -> None:
     call_id, evaluation_id = uuid.uuid4(), uuid.uuid4()
     with Producer(broker_url) as producer:
         task_id = producer.call_finished(call_id, evaluation_id=str(evaluation_id))
-        assert producer.queue_lengths() == {"evaluate-call": 1, "backlog": 0, "maintenance": 0}
+        lengths = producer.queue_lengths()
+        assert {queue: n for queue, n in lengths.items() if n} == {"evaluate-call": 1}
 
     with redis.Redis.from_url(broker_url) as client:
         message = json.loads(client.lindex("evaluate-call", 0))
@@ -49,6 +51,42 @@ def test_many_messages_keep_their_order_of_arrival(broker_url: str) -> None:
     with redis.Redis.from_url(broker_url) as client:
         waiting = [json.loads(raw)["headers"]["id"] for raw in client.lrange("evaluate-call", 0, -1)]
     assert waiting[::-1] == ids
+
+
+@pytest.mark.services
+def test_many_calls_leave_in_one_round_trip_each_as_a_message_of_its_own(broker_url: str) -> None:
+    calls = [uuid.uuid4() for _ in range(1200)]
+    with Producer(broker_url) as producer, redis.Redis.from_url(broker_url) as client:
+        producer.call_finished(calls[0])
+        before = client.info("stats")["total_reads_processed"]
+        ids = producer.calls_finished(calls[1:])
+        after = client.info("stats")["total_reads_processed"]
+        waiting = [json.loads(raw) for raw in client.lrange("evaluate-call", 0, -1)][::-1]
+
+    assert [message["headers"]["id"] for message in waiting[1:]] == ids
+    assert after - before < len(ids) / 2, "the server reads each message alone where they are not pipelined"
+
+
+@pytest.mark.services
+def test_calls_that_can_wait_share_messages(broker_url: str) -> None:
+    calls = [uuid.uuid4() for _ in range(120)]
+    with Producer(broker_url) as producer, redis.Redis.from_url(broker_url) as client:
+        producer.calls_finished(calls, can_wait=True)
+        waiting = [json.loads(raw) for raw in client.lrange("backlog", 0, -1)][::-1]
+
+    bodies = [json.loads(base64.b64decode(message["body"]))[1] for message in waiting]
+    assert [call_id for body in bodies for call_id in body["call_ids"]] == [str(call_id) for call_id in calls]
+    assert [len(body["call_ids"]) for body in bodies] == [50, 50, 20]
+
+
+@pytest.mark.services
+def test_a_connection_that_broke_while_it_idled_costs_no_message(broker_url: str) -> None:
+    with Producer(broker_url) as producer, redis.Redis.from_url(broker_url) as client:
+        producer.calls_finished([uuid.uuid4(), uuid.uuid4()])
+        client.client_kill_filter(_type="normal", skipme=True)
+        producer.calls_finished([uuid.uuid4(), uuid.uuid4()])
+
+        assert client.llen("evaluate-call") == 4
 
 
 def test_an_id_that_is_none_is_refused_before_anything_is_sent() -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from qa_worker.application.ports import ANY, CallKey, Grading, RubricVersion, UnitOfWork, Wanted
+from qa_worker.domain.call import CallId
 
 
 def admit_all(
@@ -14,6 +15,15 @@ def admit_all(
     """The evaluation of each call under the rubric that holds for it: the one given, its agent's, its workspace's, ours."""
     versions = [(call, _version(uow, call, grading, wanted)) for call in calls]
     return uow.evaluations.ensure_all(versions, lane=wanted.lane, max_attempts=grading.max_attempts)
+
+
+def evaluations_of(uow: UnitOfWork, call_ids: Sequence[CallId], *, grading: Grading) -> Sequence[uuid.UUID]:
+    """The evaluation of each of these calls that was asked for last, made where there is none. Unknown calls have none."""
+    if not call_ids:
+        return []
+    known = uow.evaluations.of_calls(call_ids)
+    keys = uow.calls.keys([call_id for call_id in call_ids if call_id not in known])
+    return [*known.values(), *(admit_all(uow, keys, grading=grading) if keys else ())]
 
 
 def _version(uow: UnitOfWork, call: CallKey, grading: Grading, wanted: Wanted) -> RubricVersion:

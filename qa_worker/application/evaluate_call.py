@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from qa_worker.application._admission import admit_all
+from qa_worker.application._admission import evaluations_of
 from qa_worker.application._grading import (
     LEASE_LOST,
     Tools,
@@ -56,12 +56,9 @@ def evaluate_call(*, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | N
 
 def _claim(call_id: CallId, evaluation_id: uuid.UUID | None, tools: Tools) -> Claimed | Malformed | Skipped:
     with tools.uow() as work:
-        chosen = evaluation_id or work.evaluations.of_call(call_id)
+        chosen = evaluation_id or next(iter(evaluations_of(work, [call_id], grading=tools.grading)), None)
         if chosen is None:
-            key = work.calls.key(call_id)
-            if key is None:
-                return Skipped("no such call")
-            (chosen,) = admit_all(work, [key], grading=tools.grading)
+            return Skipped("no such call")
         claimed = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_call=call_id)
         status = None if claimed else work.evaluations.status(chosen)
         work.commit()

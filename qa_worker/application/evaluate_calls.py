@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from qa_worker.application._admission import evaluations_of
 from qa_worker.application._grading import (
     LEASE_LOST,
     Attempt,
@@ -24,6 +25,7 @@ from qa_worker.application._grading import (
 )
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Claimed, Malformed, Records, UnitOfWork
+from qa_worker.domain.call import CallId
 from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.outcome import Outcome, Skipped
@@ -31,8 +33,12 @@ from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.work import Lease
 
 
-def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tuple[Outcome, ...]:
+def evaluate_calls(
+    *, evaluation_ids: Sequence[uuid.UUID] = (), call_ids: Sequence[CallId] = (), tools: Tools
+) -> tuple[Outcome, ...]:
     """Grade calls at the same time; an outcome for each that was free to be claimed, in the order of their end.
+
+    Of `call_ids` each one's evaluation under the rubric that holds for it, made if need be; unknown calls are left out.
 
     Raises:
         StoreUnavailable: the database is out of reach. What was recorded before stays; the rest is found by the sweep.
@@ -40,7 +46,8 @@ def evaluate_calls(*, evaluation_ids: Sequence[uuid.UUID], tools: Tools) -> tupl
 
     """
     with tools.uow() as work:
-        taken = work.evaluations.claim(evaluation_ids, lease_s=tools.lease_s)
+        chosen = [*evaluation_ids, *evaluations_of(work, call_ids, grading=tools.grading)]
+        taken = work.evaluations.claim(chosen, lease_s=tools.lease_s)
         work.commit()
     claimed = [one for one in taken if isinstance(one, Claimed)]
     outcomes: list[Outcome] = []

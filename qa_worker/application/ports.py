@@ -174,8 +174,8 @@ class Calls(Protocol):
         """
         ...
 
-    def key(self, call_id: CallId) -> CallKey | None:
-        """Whose call this is; None where nobody stored it."""
+    def keys(self, call_ids: Sequence[CallId]) -> Sequence[CallKey]:
+        """Whose calls these are; those that nobody stored are left out."""
         ...
 
     def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallKey]:
@@ -216,8 +216,8 @@ class Evaluations(Protocol):
         """Note that messages are about to be sent: for those that are pending and due, as far as the limit leaves room."""
         ...
 
-    def of_call(self, call_id: CallId) -> uuid.UUID | None:
-        """The evaluation that was asked for last."""
+    def of_calls(self, call_ids: Sequence[CallId]) -> Mapping[CallId, uuid.UUID]:
+        """The evaluation of each call that was asked for last; calls without one are left out."""
         ...
 
     def claim(

@@ -13,6 +13,8 @@ from qa_worker.domain.call import CallId
 from qa_worker.messages import TaskName
 from qa_worker.tasks.base import RETRIED, QaTask, settle
 
+_NONE: list[str] = []
+
 
 @app.task(base=QaTask, name=TaskName.EVALUATE_CALL.value, **RETRIED)
 def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -> str:
@@ -22,9 +24,13 @@ def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -
 
 
 @app.task(base=QaTask, name=TaskName.EVALUATE_CALLS.value, **RETRIED)
-def evaluate_calls(*, evaluation_ids: list[str], **_: Any) -> int:
+def evaluate_calls(*, evaluation_ids: list[str] = _NONE, call_ids: list[str] = _NONE, **_: Any) -> int:
     """Grade calls that can wait, all at the same time."""
-    outcomes = grade_many(evaluation_ids=[UUID(one) for one in evaluation_ids], tools=bootstrap.worker().evaluating)
+    outcomes = grade_many(
+        evaluation_ids=[UUID(one) for one in evaluation_ids],
+        call_ids=[CallId(UUID(one)) for one in call_ids],
+        tools=bootstrap.worker().evaluating,
+    )
     for outcome in outcomes:
         settle(outcome)
     return len(outcomes)

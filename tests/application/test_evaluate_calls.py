@@ -5,15 +5,16 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
-from qa_worker.adapters.postgres.tables import attempts, calls
+from qa_worker.adapters.postgres.tables import attempts, calls, evaluations
 from qa_worker.application._grading import Tools
 from qa_worker.application.evaluate_call import evaluate_call
 from qa_worker.application.evaluate_calls import SomeFailed, evaluate_calls
 from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.domain.call import CallId
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, Skipped
 from qa_worker.domain.retry import RetryPolicy
@@ -72,6 +73,18 @@ def test_a_message_that_comes_again_skips_what_is_done(uow: UnitsOfWork) -> None
 
     assert outcomes == (Done("pass"),)
     assert len(judge.requests) == 3
+
+
+def test_calls_may_be_named_themselves_whether_anybody_has_asked_about_them_or_not(uow: UnitsOfWork) -> None:
+    known, unasked = _submit(uow, 2)
+    with uow.engine.begin() as connection:
+        connection.execute(delete(evaluations).where(evaluations.c.call_id == unasked.call_id))
+
+    named = [known.call_id, unasked.call_id, CallId(uuid.uuid4())]
+    outcomes = evaluate_calls(call_ids=named, tools=_tools(uow, ScriptedJudge([an_assessment()])))
+
+    assert outcomes == (Done("pass"), Done("pass"))
+    assert len(PostgresQueries(uow.engine).evaluations(_ids([known, unasked]))) == 2
 
 
 def test_a_fault_with_one_call_stands_in_its_row_and_the_others_go_on(uow: UnitsOfWork) -> None:

@@ -71,10 +71,9 @@ class PostgresCalls:
         found = self._connection.execute(_STORED, {"workspace": workspace, "refs": list(refs)})
         return {row["ref"]: dict(row) for row in found.mappings()}
 
-    def key(self, call_id: CallId) -> CallKey | None:
+    def keys(self, call_ids: Sequence[CallId]) -> Sequence[CallKey]:
         """See the port."""
-        row = self._connection.execute(_KEY.where(calls.c.id == call_id)).one_or_none()
-        return None if row is None else _to_key(row)
+        return [_to_key(row) for row in self._connection.execute(_KEY.where(calls.c.id == func.any(list(call_ids))))]
 
     def unadmitted(self, *, older_than_s: float, limit: int) -> Sequence[CallKey]:
         """See the port."""

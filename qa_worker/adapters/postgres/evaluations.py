@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
 from sqlalchemy import insert as plain_insert
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
@@ -87,12 +87,15 @@ class PostgresEvaluations:
         """See the port."""
         return self._work.queue_new(evaluation_ids, in_flight_limit=in_flight_limit)
 
-    def of_call(self, call_id: CallId) -> uuid.UUID | None:
+    def of_calls(self, call_ids: Sequence[CallId]) -> Mapping[CallId, uuid.UUID]:
         """See the port."""
-        found = select(evaluations.c.id).where(evaluations.c.call_id == call_id)
-        latest = found.order_by(evaluations.c.created_at.desc()).limit(1)
-        evaluation_id: uuid.UUID | None = self._connection.execute(latest).scalar_one_or_none()
-        return evaluation_id
+        latest = (
+            select(evaluations.c.call_id, evaluations.c.id)
+            .ext(distinct_on(evaluations.c.call_id))
+            .where(evaluations.c.call_id == func.any(list(call_ids)))
+            .order_by(evaluations.c.call_id, evaluations.c.created_at.desc())
+        )
+        return {CallId(row.call_id): row.id for row in self._connection.execute(latest)}
 
     def claim(
         self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None

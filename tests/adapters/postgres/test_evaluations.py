@@ -17,7 +17,7 @@ from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import GroupedRecords, Write
 from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, workspaces
-from qa_worker.application.ports import Added, AttemptRecord, Claimed, NamedRubric, Wanted
+from qa_worker.application.ports import Added, AttemptRecord, Claimed, NamedRubric, Room, Wanted
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import CallConflict, StoreUnavailable
@@ -110,6 +110,20 @@ def test_the_same_id_with_another_content_is_refused_and_the_others_are_accepted
     assert isinstance(answers[1], Accepted)
 
 
+def test_of_two_calls_with_one_id_in_a_batch_the_first_is_made(uow: UnitsOfWork) -> None:
+    other = a_call("one", transcript=a_transcript(("agent", "Hello?"), ("caller", "Wrong number.")))
+
+    first, again, conflict = submit_calls(
+        [a_call("one"), a_call("one"), other], workspace_name="w", uow=uow, grading=a_grading(), in_flight_limit=10
+    )
+
+    assert isinstance(first, Accepted)
+    assert isinstance(again, Accepted)
+    assert (first.created, again.created) == (True, False)
+    assert first.evaluation_id == again.evaluation_id
+    assert isinstance(conflict, CallConflict)
+
+
 def test_the_same_id_in_another_workspace_is_another_call(uow: UnitsOfWork) -> None:
     (ours,) = _submit(uow, "one")
 
@@ -139,7 +153,7 @@ def test_submissions_beyond_the_limit_stay_pending_and_are_sent_by_the_dispatche
     assert lease is not None
     _finish(uow, lease)
     with uow() as work:
-        due = work.evaluations.due(in_flight_limit=2, batch=10)
+        due = work.evaluations.due(Room(live=1, backlog=1), batch=10)
         work.commit()
 
     assert [ref.evaluation_id for ref in due] == [accepted[2].evaluation_id]
@@ -151,7 +165,7 @@ def test_live_calls_are_dispatched_before_the_backlog(uow: UnitsOfWork) -> None:
     (live,) = _submit(uow, "live", limit=1)
 
     with uow() as work:
-        due = work.evaluations.due(in_flight_limit=2, batch=10)
+        due = work.evaluations.due(Room(live=1, backlog=1), batch=10)
         work.commit()
 
     assert [ref.call_id for ref in due] == [live.call_id]
@@ -167,7 +181,7 @@ def test_workspaces_take_turns_however_long_ones_backlog_is(uow: UnitsOfWork) ->
     submit("tiny", "one")
 
     with uow() as work:
-        due = [ref.evaluation_id for ref in work.evaluations.due(in_flight_limit=6, batch=6)]
+        due = [ref.evaluation_id for ref in work.evaluations.due(Room(live=6, backlog=6), batch=6)]
         work.commit()
 
     with uow.engine.connect() as connection:
@@ -394,7 +408,7 @@ def test_the_agents_rubric_goes_before_its_workspaces(uow: UnitsOfWork) -> None:
     for_all, for_agent = NamedRubric(a_rubric("compliance")), NamedRubric(a_rubric("tool_usage"))
     (accepted,) = _submit(uow, "one")
     with uow() as work:
-        stored = work.calls.key(accepted.call_id)
+        (stored,) = work.calls.keys([accepted.call_id])
         assert stored is not None
         assert work.rubrics.default_for(stored.workspace, stored.agent_id) is None
         work.rubrics.set_default("default", for_all, agent_ref=None)
@@ -423,7 +437,7 @@ def test_a_transaction_that_is_not_committed_leaves_nothing_and_sends_nothing(uo
 
     assert isinstance(added, Added)
     with uow() as work:
-        assert work.calls.key(added.key.id) is None
+        assert work.calls.keys([added.key.id]) == []
     assert outbox.sent == []
 
 

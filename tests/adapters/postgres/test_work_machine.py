@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from sqlalchemy import func, select, text, update
 
 from qa_worker.adapters.postgres.tables import attempts, evaluations, metadata
-from qa_worker.application.ports import AttemptRecord, CallKey, WorkRef
+from qa_worker.application.ports import AttemptRecord, CallKey, Room, WorkRef
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Usage
@@ -108,7 +108,7 @@ class WorkMachine(RuleBasedStateMachine):
     @rule()
     def dispatch(self) -> None:
         with self.uow() as work:
-            refs: list[WorkRef] = list(work.evaluations.due(in_flight_limit=10, batch=10))
+            refs: list[WorkRef] = list(work.evaluations.due(Room(live=10, backlog=10), batch=10))
             work.commit()
         assert all(self.states[ref.evaluation_id] is WorkState.PENDING for ref in refs)
 
@@ -156,8 +156,7 @@ class WorkMachine(RuleBasedStateMachine):
     def _key(self, lease: Lease) -> CallKey:
         call_id = next(one.call_id for one in self.accepted if one.evaluation_id == lease.work_id)
         with self.uow() as work:
-            key = work.calls.key(call_id)
-        assert key is not None
+            (key,) = work.calls.keys([call_id])
         return key
 
     def _waits(self, work_id: uuid.UUID) -> bool:
