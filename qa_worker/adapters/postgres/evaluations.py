@@ -24,7 +24,7 @@ from qa_worker.adapters.postgres.tables import (
     rubrics,
     workspaces,
 )
-from qa_worker.adapters.postgres.work import WorkRows, failure_values, is_sent, usage_values
+from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, is_sent, usage_values
 from qa_worker.application.ports import (
     AttemptRecord,
     CallKey,
@@ -101,15 +101,15 @@ class PostgresEvaluations:
         self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
     ) -> Sequence[Claimed | Malformed]:
         """See the port."""
-        also = None if of_call is None else evaluations.c.call_id == of_call
-        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, also=also))
+        if of_call is None:
+            return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s))
+        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=_CLAIM_OF_CALL, of_call=of_call))
 
     def loaded(self, leases: Sequence[Lease]) -> Sequence[Claimed | Malformed]:
         """What was claimed before, with all that it needs, in this order; whether the leases still hold isn't asked."""
         if not leases:
             return []
-        ids = [lease.work_id for lease in leases]
-        rows = self._connection.execute(_CLAIMED.where(evaluations.c.id == func.any(ids))).all()
+        rows = self._connection.execute(_CLAIMED, {"ids": [lease.work_id for lease in leases]}).all()
         by_id = {row.id: row for row in rows}
         return [self._claimed(by_id[lease.work_id], lease) for lease in leases]
 
@@ -260,6 +260,7 @@ class PostgresEvaluations:
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
+_CLAIM_OF_CALL = claiming(evaluations, evaluations.c.call_id == bindparam("of_call", type_=Uuid))
 _ENSURE = insert(evaluations).on_conflict_do_nothing().returning(evaluations.c.id)
 _ADMITTED = (
     update(calls)
@@ -279,6 +280,7 @@ _CLAIMED = (
     .join(workspaces, workspaces.c.id == evaluations.c.workspace_id)
     .join(agents, agents.c.id == evaluations.c.agent_id)
     .join(agent_versions, agent_versions.c.id == calls.c.agent_version_id)
+    .where(evaluations.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid))))
 )
 # An attempt that ended has a row; one that the sweep gave up on has one, too, and may not be taken for written.
 _WRITTEN = select(attempts.c.id, attempts.c.result).where(

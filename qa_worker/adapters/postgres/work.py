@@ -7,25 +7,91 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, Table, func, literal, select, update
+from sqlalchemy import ARRAY, Connection, Double, Row, Select, Table, Update, Uuid, bindparam, func, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.application.ports import AttemptRecord
 from qa_worker.domain.errors import LeaseLost
-from qa_worker.domain.failure import FailureKind
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 
 _NOW = func.clock_timestamp()
-# Any fixed number: it only has to be the same for all who dispatch.
-_DISPATCHING = 7_164_214
 _SPREAD_S = 5.0
 
 
 def seconds(value: float) -> ColumnElement[Any]:
     """An interval of so many seconds."""
     return func.make_interval(0, 0, 0, 0, 0, 0, value)
+
+
+def is_sent(table: Table) -> ColumnElement[bool]:
+    """Whether workers are sent this work one by one: what waits for a batch, or is held by one, keeps nobody busy."""
+    return table.c.lane != Lane.BATCH.value
+
+
+@cache
+def claiming(table: Table, *also: ColumnElement[bool]) -> Update:
+    """The statement that claims `ids` for `lease_s` seconds: built once, because building it costs more than running it.
+
+    What another transaction is about to take is left to it: duplicates of a message never wait for each other.
+    """
+    columns = table.c
+    due = (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
+    chosen = (
+        select(columns.id)
+        .where(
+            columns.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+            (columns.state == WorkState.QUEUED) | due,
+            *also,
+        )
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+    )
+    return (
+        update(table)
+        .where(columns.id.in_(select(chosen.c.id)))
+        .values(
+            state=WorkState.RUNNING.value,
+            attempt=columns.attempt + 1,
+            started_at=_NOW,
+            lease_token=func.gen_random_uuid(),
+            lease_until=_NOW + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("lease_s", type_=Double)),
+            wait_reason="",
+        )
+        .returning(
+            columns.id,
+            columns.lease_token,
+            columns.attempt,
+            columns.max_attempts,
+            columns.started_at,
+            columns.park_count,
+        )
+    )
+
+
+@cache
+def _holding(table: Table) -> Select[uuid.UUID]:
+    columns = table.c
+    return (
+        select(columns.lease_token)
+        .where(
+            columns.id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+            columns.lease_token == func.any(bindparam("tokens", type_=ARRAY(Uuid))),
+            columns.state == WorkState.RUNNING,
+        )
+        .order_by(columns.id)
+        .with_for_update()
+    )
+
+
+class Ended(Protocol):
+    """The record of an attempt, whatever the work is."""
+
+    @property
+    def failure(self) -> Failure | None: ...
 
 
 class WorkRows:
@@ -77,64 +143,23 @@ class WorkRows:
         return set(queued.scalars())
 
     def claim(
-        self, work_ids: Sequence[uuid.UUID], *, lease_s: float, also: ColumnElement[bool] | None = None
+        self, work_ids: Sequence[uuid.UUID], *, lease_s: float, only: Update | None = None, **parameters: object
     ) -> list[Lease]:
         """Queued, or pending and due -> running, each with a fresh token; the attempt is counted now.
 
-        What another transaction is about to take is left to it: duplicates of a message never wait for each other.
+        `only` is a statement of `claiming` with a further condition, and `parameters` are that condition's.
         """
-        columns = self._table.c
-        chosen = (
-            select(columns.id)
-            .where(columns.id == func.any(list(work_ids)), self._free(), *(() if also is None else (also,)))
-            .with_for_update(skip_locked=True)
-            .cte("chosen")
-        )
-        rows = self._connection.execute(
-            update(self._table)
-            .where(columns.id.in_(select(chosen.c.id)))
-            .values(
-                state=WorkState.RUNNING.value,
-                attempt=columns.attempt + 1,
-                started_at=_NOW,
-                lease_token=func.gen_random_uuid(),
-                lease_until=_NOW + seconds(lease_s),
-                wait_reason="",
-            )
-            .returning(
-                columns.id,
-                columns.lease_token,
-                columns.attempt,
-                columns.max_attempts,
-                columns.started_at,
-                columns.park_count,
-            )
-        )
+        given = {"ids": list(work_ids), "lease_s": lease_s, **parameters}
+        rows = self._connection.execute(claiming(self._table) if only is None else only, given)
         return [
             Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at, row.park_count)
             for row in rows
         ]
 
-    def _free(self) -> ColumnElement[bool]:
-        columns = self._table.c
-        return (columns.state == WorkState.QUEUED) | (
-            (columns.state == WorkState.PENDING) & (columns.not_before <= _NOW)
-        )
-
     def hold(self, leases: Sequence[Lease]) -> set[uuid.UUID]:
         """Lock these rows for the rest of this transaction; returns the tokens that are still ours."""
-        columns = self._table.c
-        mine = (
-            select(columns.lease_token)
-            .where(
-                columns.id == func.any([lease.work_id for lease in leases]),
-                columns.lease_token == func.any([lease.token for lease in leases]),
-                columns.state == WorkState.RUNNING,
-            )
-            .order_by(columns.id)
-            .with_for_update()
-        )
-        return set(self._connection.execute(mine).scalars())
+        given = {"ids": [lease.work_id for lease in leases], "tokens": [lease.token for lease in leases]}
+        return set(self._connection.execute(_holding(self._table), given).scalars())
 
     def release(self, lease: Lease, values: dict[str, Any]) -> None:
         """Write the end of an attempt and give the lease back. Raises LeaseLost where the token is no longer valid."""
@@ -151,7 +176,33 @@ class WorkRows:
         if written.rowcount != 1:
             raise LeaseLost(str(lease.work_id))
 
-    def waiting(self, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> dict[str, Any]:
+    def put_back(self, work_id: uuid.UUID, *, wait_s: float, reason: str) -> None:
+        """Queued -> pending: there is no room for it after all. What is pending already stays as it is."""
+        columns = self._table.c
+        self._connection.execute(
+            update(self._table)
+            .where(columns.id == work_id, columns.state == WorkState.QUEUED)
+            .values(state=WorkState.PENDING.value, not_before=_NOW + seconds(wait_s), wait_reason=reason)
+        )
+
+    def bury_waiting(self, which: ColumnElement[bool], values: dict[str, Any], *, limit: int) -> Sequence[Row[Any]]:
+        """Pending or queued -> dead, with these values, for what can't succeed any more; the rows that were."""
+        columns = self._table.c
+        chosen = (
+            select(columns.id)
+            .where(columns.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value]), which)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+        )
+        return self._connection.execute(
+            update(self._table)
+            .where(columns.id.in_(select(chosen.c.id)))
+            .values(state=WorkState.DEAD.value, **values)
+            .returning(self._table)
+        ).all()
+
+    def waiting(self, *, wait_s: float, reason: str, counts: bool, record: Ended) -> dict[str, Any]:
         """The values of a row that goes back to pending."""
         columns = self._table.c
         return {
@@ -163,55 +214,15 @@ class WorkRows:
             **failure_values(record),
         }
 
-    def due(self, *, in_flight_limit: int, batch: int) -> Sequence[Row[Any]]:
-        """Due pending rows -> queued, no more than the limit leaves room for.
-
-        The live lane goes first. Within a lane the workspaces take turns, each with its oldest: one that has 10,000 rows
-        due gets no more of a batch than one that has ten.
-        """
-        if not self._connection.execute(select(func.pg_try_advisory_xact_lock(_DISPATCHING))).scalar_one():
-            return []  # another dispatcher is at it
-        free = in_flight_limit - self._in_flight_now(in_flight_limit)
-        # A quarter of the limit is not for the backlog, so that a live call always finds room.
-        rooms = {Lane.LIVE: free, Lane.BACKLOG: free - in_flight_limit // 4}
-        chosen: list[uuid.UUID] = []
-        for lane, room in rooms.items():
-            left = min(batch, room) - len(chosen)
-            if left > 0:
-                chosen += self._in_turn(lane, left)
-        if not chosen:
-            return []
+    def queue(self, work_ids: Sequence[uuid.UUID]) -> Sequence[Row[Any]]:
+        """Pending -> queued; the rows that were."""
         columns = self._table.c
         return self._connection.execute(
             update(self._table)
-            .where(columns.id == func.any(chosen), columns.state == WorkState.PENDING)
+            .where(columns.id == func.any(list(work_ids)), columns.state == WorkState.PENDING)
             .values(state=WorkState.QUEUED.value, queued_at=_NOW)
             .returning(self._table)
         ).all()
-
-    def _in_turn(self, lane: Lane, room: int) -> list[uuid.UUID]:
-        """The ids of due rows of one lane: the first of each workspace, then the second of each, and so on."""
-        columns = self._table.c
-        pending = (columns.state == WorkState.PENDING) & (columns.lane == lane.value)
-        # A walk over the index from one workspace to the next, so that a long backlog is never read whole.
-        least = select(columns.workspace_id).where(pending).order_by(columns.workspace_id).limit(1)
-        spaces = select(least.scalar_subquery().label("id")).cte("spaces", recursive=True)
-        following = least.where(columns.workspace_id > spaces.c.id).scalar_subquery()
-        spaces = spaces.union_all(select(following).where(spaces.c.id.is_not(None)))
-        oldest = (
-            select(columns.id, func.row_number().over(order_by=columns.not_before).label("turn"), columns.not_before)
-            .where(pending, columns.workspace_id == spaces.c.id, columns.not_before <= _NOW)
-            .order_by(columns.not_before)
-            .limit(room)
-            .lateral("oldest")
-        )
-        rows = self._connection.execute(
-            select(oldest.c.id)
-            .select_from(spaces.join(oldest, literal(value=True)))
-            .order_by(oldest.c.turn, oldest.c.not_before)
-            .limit(room)
-        )
-        return [row.id for row in rows]
 
     def expired(self, *, limit: int) -> Sequence[Row[Any]]:
         """Running rows whose lease ran out, locked for this transaction."""
@@ -311,14 +322,19 @@ class WorkRows:
         """Rows queued or running, counted no further than `limit` in each state: a long queue costs no long count."""
         counted = [
             select(func.count())
-            .select_from(select(self._table.c.id).where(self._table.c.state == state.value).limit(limit).subquery())
+            .select_from(
+                select(self._table.c.id)
+                .where(self._table.c.state == state.value, is_sent(self._table))
+                .limit(limit)
+                .subquery()
+            )
             .scalar_subquery()
             for state in (WorkState.QUEUED, WorkState.RUNNING)
         ]
         return counted[0] + counted[1]
 
 
-def failure_values(record: AttemptRecord) -> dict[str, Any]:
+def failure_values(record: Ended) -> dict[str, Any]:
     """The error columns, emptied where there was no failure."""
     failure = record.failure
     return {
