@@ -46,12 +46,8 @@ fmt: $(STAMP)  ## Format and fix what can be fixed
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(STAMP)  ## Evidence checks against labelled calls (DATA=path)
-	@$(BIN)/python -m benchmarks.evidence $(if $(DATA),--data $(DATA))
-
-.PHONY: bench-throughput
-bench-throughput: $(STAMP)  ## Evaluations a second through the real pipeline (2 min)
-	@$(BIN)/python -m benchmarks.throughput $(ARGS)
+bench: $(STAMP)  ## Every benchmark, tables and JSON (25 min; ARGS="--quick" 6 min; DATA=path adds the labelled calls)
+	@$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 .PHONY: lock
 lock:  ## Renew both locks (needs uv): what runs, and what is needed to work on it
