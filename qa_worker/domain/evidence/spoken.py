@@ -9,7 +9,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from qa_worker.domain.folding import as_ascii
 
@@ -98,6 +98,7 @@ _COMMONEST = frozenset(
     )
 )
 _TOO_FEW_WORDS = 12
+_ENOUGH_WORDS = 300
 _COMMON_SHARE = 0.1
 _SPELLING_AIDS = (("as", "in"), ("is", "in"), ("like",), ("for",))
 _AIDS_BEGIN = frozenset(aid[0] for aid in _SPELLING_AIDS)
@@ -130,9 +131,10 @@ def fold_spoken(text: str) -> str:
 def english(texts: Iterable[str]) -> bool:
     """Whether this is English, by the share of its commonest words; a few words alone count as English.
 
-    In running English about a quarter of all words are among them; a tenth leaves room for spelling and names.
+    In running English about a quarter of all words are among them; a tenth leaves room for spelling and names. The
+    first `_ENOUGH_WORDS` words tell.
     """
-    said = [token for text in texts for token in _tokens(text)]
+    said = list(islice((token for text in texts for token in _tokens(text)), _ENOUGH_WORDS))
     return len(said) < _TOO_FEW_WORDS or sum(map(_COMMONEST.__contains__, said)) >= _COMMON_SHARE * len(said)
 
 

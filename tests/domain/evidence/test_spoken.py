@@ -135,3 +135,11 @@ def test_every_text_is_heard_at_its_own_place_or_before(texts: list[str], place:
 )
 def test_english_is_told_from_other_languages(text: str, *, is_english: bool) -> None:
     assert english([text]) is is_english
+
+
+def test_the_first_words_tell_the_language() -> None:
+    begins_in_english = ["I would like to move my appointment to Friday if that is at all possible for you. " * 20]
+    begins_in_german = ["Ich würde gerne meinen Termin auf Freitag verschieben, wenn das irgendwie möglich ist. " * 30]
+
+    assert english([*begins_in_english, *begins_in_german])
+    assert not english([*begins_in_german, *begins_in_english])
