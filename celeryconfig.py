@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from celery.schedules import ParseException, crontab
+
 from qa_worker.messages import Queue, TaskName
 from qa_worker.producer import declared_queue
 from qa_worker.settings import settings
+
+
+def _crontab(schedule: str) -> crontab:
+    try:
+        return crontab.from_string(schedule)
+    except (ValueError, ParseException) as error:
+        raise ValueError(f"QA_BACKLOG_SCHEDULE: {schedule!r} is no crontab schedule: {error}") from None
+
 
 _settings = settings()
 _on_redis = _settings.broker_url.get_secret_value().startswith(("redis", "valkey", "sentinel"))
@@ -81,6 +91,15 @@ task_routes = {
     TaskName.EVALUATE_CALLS.value: {"queue": Queue.BACKLOG.value},
     TaskName.DISPATCH_WORK.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.RESCUE_STALLED.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RAISE_ALERTS.value: {"queue": Queue.SEND_ALERT.value},
+    TaskName.SEND_ALERT.value: {"queue": Queue.SEND_ALERT.value},
+    TaskName.DISPATCH_DELIVERIES.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RESCUE_DELIVERIES.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RAISE_DUE_ALERTS.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.WATCH_HEALTH.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.FORGET_OLD_ALERTS.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.ADVANCE_BATCHES.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.GRADE_BACKLOG.value: {"queue": Queue.MAINTENANCE.value},
 }
 # Celery's own limit is for each worker process alone, and off unless asked for.
 task_annotations = (
@@ -103,4 +122,40 @@ beat_schedule = {
         "schedule": _settings.rescue_every_s,
         "options": {"expires": max(300.0, _settings.rescue_every_s)},
     },
+    "send the deliveries that are due": {
+        "task": TaskName.DISPATCH_DELIVERIES.value,
+        "schedule": _settings.dispatch_every_s,
+        "options": {"expires": max(300.0, _settings.dispatch_every_s)},
+    },
+    "rescue the deliveries that got stuck": {
+        "task": TaskName.RESCUE_DELIVERIES.value,
+        "schedule": _settings.rescue_every_s,
+        "options": {"expires": max(300.0, _settings.rescue_every_s)},
+    },
+    "raise what is due": {
+        "task": TaskName.RAISE_DUE_ALERTS.value,
+        "schedule": _settings.raise_alerts_every_s,
+        "options": {"expires": max(300.0, _settings.raise_alerts_every_s)},
+    },
+    "watch the system's health": {
+        "task": TaskName.WATCH_HEALTH.value,
+        "schedule": _settings.watch_health_every_s,
+        "options": {"expires": max(300.0, _settings.watch_health_every_s)},
+    },
+    "forget old alerts": {
+        "task": TaskName.FORGET_OLD_ALERTS.value,
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
+    },
+    "go on with batches": {
+        "task": TaskName.ADVANCE_BATCHES.value,
+        "schedule": _settings.batch_every_s,
+        "options": {"expires": max(300.0, _settings.batch_every_s)},
+    },
 }
+if _settings.backlog_schedule:
+    beat_schedule["grade the backlog"] = {
+        "task": TaskName.GRADE_BACKLOG.value,
+        "schedule": _crontab(_settings.backlog_schedule),
+        "options": {"expires": 3600.0},
+    }

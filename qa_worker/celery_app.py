@@ -8,7 +8,16 @@ from celery.signals import setup_logging
 from qa_worker.observability import configure
 from qa_worker.settings import settings
 
-app = Celery("qa_worker", include=["qa_worker.tasks.evaluate_call", "qa_worker.tasks.maintenance"])
+app = Celery(
+    "qa_worker",
+    include=[
+        "qa_worker.tasks.backlog",
+        "qa_worker.tasks.evaluate_call",
+        "qa_worker.tasks.maintenance",
+        "qa_worker.tasks.raise_alerts",
+        "qa_worker.tasks.send_alert",
+    ],
+)
 app.config_from_object("celeryconfig")
 
 

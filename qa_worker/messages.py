@@ -30,9 +30,13 @@ class TaskName(StrEnum):
     RESCUE_STALLED = "rescue-stalled"
     RAISE_ALERTS = "raise-alerts"
     SEND_ALERT = "send-alert"
+    DISPATCH_DELIVERIES = "dispatch-deliveries"
+    RESCUE_DELIVERIES = "rescue-deliveries"
     RAISE_DUE_ALERTS = "raise-due-alerts"
     WATCH_HEALTH = "watch-health"
     FORGET_OLD_ALERTS = "forget-old-alerts"
+    ADVANCE_BATCHES = "advance-batches"
+    GRADE_BACKLOG = "grade-backlog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,8 @@ def raise_alerts(rule_id: uuid.UUID, agent_id: uuid.UUID | None) -> Message:
 def send_alert(delivery_id: uuid.UUID) -> Message:
     """Look at this delivery."""
     return Message(TaskName.SEND_ALERT, Queue.SEND_ALERT, {"delivery_id": str(delivery_id)})
+
+
+def grade_backlog() -> Message:
+    """Go on choosing calls that have no verdict under the rubric version that holds for them."""
+    return Message(TaskName.GRADE_BACKLOG, Queue.MAINTENANCE, {})

@@ -5,11 +5,17 @@ Empty variables count as unset. Durations are seconds and say so in their name.
 
 from __future__ import annotations
 
+import re
 from functools import cache
-from typing import Literal
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
+_CRON_FIELDS = 5
+_CRON = re.compile(r"[0-9a-zA-Z*/,\-]+")
 
 
 class Settings(BaseSettings):
@@ -77,6 +83,18 @@ class Settings(BaseSettings):
     # Celery's own limit, for each worker process alone ("100/m"); empty is none.
     evaluate_rate_limit: str = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
 
+    # -- batches: half price, within a day. One is looked at every `batch_poll_s`; its calls are leased for `batch_lease_s`,
+    # longer than the 24 h after which the provider gives up on what is left of it.
+    batch_every_s: float = Field(default=30.0, gt=0, validation_alias="QA_BATCH_EVERY_S")
+    batch_max_requests: int = Field(default=10_000, ge=1, le=100_000, validation_alias="QA_BATCH_MAX_REQUESTS")
+    batch_max_mb: float = Field(default=256, gt=0, le=256, validation_alias="QA_BATCH_MAX_MB")
+    batch_poll_s: float = Field(default=60.0, gt=0, validation_alias="QA_BATCH_POLL_S")
+    batch_lease_s: float = Field(default=26 * 3600.0, gt=0, validation_alias="QA_BATCH_LEASE_S")
+    # After a lost answer a batch is looked for this long before it is sent again.
+    batch_settle_s: float = Field(default=120.0, ge=0, validation_alias="QA_BATCH_SETTLE_S")
+    # When everything without a verdict under its rubric version is submitted, as in a crontab (UTC); empty is never.
+    backlog_schedule: str = Field(default="", validation_alias="QA_BACKLOG_SCHEDULE")
+
     # -- database: one pool for each process. No connection is held while the judge is waited for.
     db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_DB_POOL_SIZE")
     db_pool_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_DB_POOL_TIMEOUT_S")
@@ -87,9 +105,33 @@ class Settings(BaseSettings):
     # -- alerts. Where people can look at a call: links in alerts begin with it; none without it.
     public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+[^\s]*)?$", validation_alias="QA_PUBLIC_URL")
     # Waits between tries to deliver an alert, each spread by 20 %: about 3 h in all, then it is a dead letter.
-    alert_schedule_s: tuple[float, ...] = Field(
-        default=(5, 30, 120, 600, 1800, 7200), min_length=1, validation_alias="QA_ALERT_SCHEDULE_S"
+    alert_retry_schedule_s: tuple[float, ...] = Field(
+        default=(5, 30, 120, 600, 1800, 7200), min_length=1, validation_alias="QA_ALERT_RETRY_SCHEDULE_S"
     )
+    alert_max_attempts: int = Field(default=7, ge=1, le=100, validation_alias="QA_ALERT_MAX_ATTEMPTS")
+    alert_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_ALERT_CONNECT_TIMEOUT_S")
+    # The whole exchange, from the name server to the answer's last byte.
+    alert_timeout_s: float = Field(default=10.0, gt=0, le=60, validation_alias="QA_ALERT_TIMEOUT_S")
+    # Under way at once: to one endpoint, so that a slow one takes no more slots than that; to all of them, about 4 x
+    # the slots that run.
+    alert_endpoint_limit: int = Field(default=4, ge=1, validation_alias="QA_ALERT_ENDPOINT_LIMIT")
+    alert_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_ALERT_IN_FLIGHT_LIMIT")
+    # An endpoint that failed so often in a row is left alone, at first for so long, and tried by one delivery then.
+    alert_breaker_threshold: int = Field(default=5, ge=1, validation_alias="QA_ALERT_BREAKER_THRESHOLD")
+    alert_breaker_pause_s: float = Field(default=15.0, gt=0, validation_alias="QA_ALERT_BREAKER_PAUSE_S")
+    alert_breaker_max_pause_s: float = Field(default=300.0, gt=0, validation_alias="QA_ALERT_BREAKER_MAX_PAUSE_S")
+    # One without any success for so long, and this many failures, is switched off.
+    endpoint_off_after_days: float = Field(default=5.0, gt=0, validation_alias="QA_ENDPOINT_OFF_AFTER_DAYS")
+    endpoint_off_after_failures: int = Field(default=10, ge=1, validation_alias="QA_ENDPOINT_OFF_AFTER_FAILURES")
+    # Alerts leave for https and public addresses only, unless this says otherwise: "10.0.0.0/8,fd00::/8".
+    alert_allow_http: bool = Field(default=False, validation_alias="QA_ALERT_ALLOW_HTTP")
+    alert_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(), validation_alias="QA_ALERT_ALLOWED_NETWORKS"
+    )
+    # Fernet keys, separated by commas: the first encrypts the secrets of endpoints, all of them decrypt.
+    secret_keys: SecretStr = Field(default=SecretStr(""), validation_alias="QA_SECRET_KEYS")
+    # How long a secret that was rotated out still signs.
+    secret_overlap_s: float = Field(default=86_400.0, ge=0, validation_alias="QA_SECRET_OVERLAP_S")
     raise_alerts_every_s: float = Field(default=5.0, gt=0, validation_alias="QA_RAISE_ALERTS_EVERY_S")
     watch_health_every_s: float = Field(default=30.0, gt=0, validation_alias="QA_WATCH_HEALTH_EVERY_S")
     alert_retention_days: int = Field(default=90, ge=1, validation_alias="QA_ALERT_RETENTION_DAYS")
@@ -99,12 +141,33 @@ class Settings(BaseSettings):
     max_turns: int = Field(default=2000, ge=1, validation_alias="QA_MAX_TURNS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias="QA_LOG_LEVEL")
 
+    @field_validator("alert_allowed_networks", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _fernet_keys(cls, keys: SecretStr) -> SecretStr:
+        for key in filter(None, (part.strip() for part in keys.get_secret_value().split(","))):
+            if not _FERNET_KEY.fullmatch(key):
+                raise ValueError("each key must be 32 bytes in URL-safe base64: 44 characters that end in =")
+        return keys
+
     @field_validator("judge_votes")
     @classmethod
     def _odd(cls, votes: int) -> int:
         if votes % 2 == 0:
             raise ValueError(f"{votes} answers have no majority: write 1 (off), 3, 5, 7 or 9")
         return votes
+
+    @field_validator("backlog_schedule")
+    @classmethod
+    def _five_fields(cls, schedule: str) -> str:
+        fields = schedule.split()
+        if fields and (len(fields) != _CRON_FIELDS or not all(_CRON.fullmatch(field) for field in fields)):
+            raise ValueError(f"{schedule!r} is no crontab schedule: write five fields, such as 0 2 * * *")
+        return " ".join(fields)
 
     @field_validator("database_url")
     @classmethod

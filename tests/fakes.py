@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -90,3 +90,11 @@ class NoLeases:
     def hold(self, leases: Sequence[Lease]) -> Iterator[None]:
         assert all(lease.attempt > 0 for lease in leases)
         yield
+
+
+class NoPace:
+    """Holds nothing back."""
+
+    def room(self, models: Collection[str]) -> Mapping[str, int]:
+        assert all(models)
+        return {}

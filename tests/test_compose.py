@@ -160,6 +160,7 @@ def test_nothing_is_published_but_flower_on_the_loopback_interface() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     assert {name for name, service in SERVICES.items() if "outside" in service["networks"]} == {
         "worker-evaluate-call",
+        "worker-send-alert",
         "flower",
     }
 

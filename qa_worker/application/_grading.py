@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
+from qa_worker.application._matching import note_buried, note_graded
 from qa_worker.application.judging import Judge, JudgeAnswer, JudgeRequest
 from qa_worker.application.ports import (
     AttemptRecord,
@@ -60,7 +61,7 @@ def evidence_of(claimed: Claimed) -> Evidence:
     return collect(call.transcript, agent=call.agent, expected=call.expected, checks=claimed.version.rubric.checks)
 
 
-def request_for(claimed: Claimed, evidence: Evidence) -> JudgeRequest:
+def request_for(claimed: Claimed, evidence: Evidence, *, can_wait: bool = False) -> JudgeRequest:
     """The question to the judge."""
     return JudgeRequest(
         call=claimed.call,
@@ -68,6 +69,7 @@ def request_for(claimed: Claimed, evidence: Evidence) -> JudgeRequest:
         evidence=evidence,
         spec=claimed.version.judge,
         key=str(claimed.key.workspace),
+        can_wait=can_wait,
     )
 
 
@@ -114,14 +116,15 @@ def crashes_are_recorded(claimed: Claimed, tools: Tools) -> Iterator[Attempt]:
         raise
     except LeaseLost:
         if attempt.answer is not None:
-            _charge(claimed.lease, attempt.answer, tools)
+            charge(claimed.lease, attempt.answer, tools)
         raise
     except Exception as error:
         _record_crash(claimed.lease, type(error).__name__, attempt.answer, tools)
         raise
 
 
-def _charge(lease: Lease, answer: JudgeAnswer, tools: Tools) -> None:
+def charge(lease: Lease, answer: JudgeAnswer, tools: Tools) -> None:
+    """Book what an answer has cost whose lease was lost. Doing it twice changes nothing."""
     record_ = _attempt("abandoned", answer, tools.clock.now())
     tools.records.write(lambda work: work.evaluations.charge(lease, record_))
 
@@ -176,6 +179,7 @@ def _finish(claimed: Claimed, evidence: Evidence, evaluation: Evaluation, answer
 
     def write(work: UnitOfWork) -> None:
         work.evaluations.finish(claimed.lease, claimed.key, evaluation, evidence, attempt)
+        note_graded(work, claimed.key, claimed.lease.work_id, evaluation, at=attempt.ended_at)
 
     tools.records.write(write, lease=claimed.lease)
     return Done(evaluation.verdict.value)
@@ -199,6 +203,7 @@ def _postpone(
                 work.evaluations.wait(lease, wait_s=wait_s, reason=reason, counts=False, record=attempt)
             case Dead():
                 work.evaluations.bury(lease, evidence=evidence, record=_attempt("dead", answer, now))
+                note_buried(work, lease.work_id)
             case _:
                 assert_never(step)
 
@@ -208,7 +213,7 @@ def _postpone(
 
 def _attempt(result: str, answer: JudgeAnswer, now: datetime) -> AttemptRecord:
     failure = answer.result if isinstance(answer.result, Failure) else None
-    cost = cost_micro_usd(answer.usage, model=answer.model, at=now.date()) if answer.model else 0
+    cost = cost_micro_usd(answer.usage, model=answer.model, at=now.date(), batch=answer.batch) if answer.model else 0
     if not (answer.usage.prompt_tokens or answer.usage.output_tokens):
         cost = 0  # nothing was used, whatever the model would have cost
     return AttemptRecord(

@@ -1,14 +1,15 @@
-"""Keep the broker short: send what is due, live calls first, as far as the limit of work in flight leaves room."""
+"""Keep the broker short: send what is due and can leave, live calls first, as far as the work in flight leaves room."""
 
 from __future__ import annotations
 
 from qa_worker.application._sending import messages_for
-from qa_worker.application.ports import UnitOfWorkFactory
+from qa_worker.application.limits import Pace
+from qa_worker.application.ports import Room, UnitOfWorkFactory
 
 BATCH = 500
 
 
-def dispatch_work(*, uow: UnitOfWorkFactory, in_flight_limit: int) -> int:
+def dispatch_work(*, uow: UnitOfWorkFactory, pace: Pace, in_flight_limit: int) -> int:
     """Send due work to the workers; returns how many evaluations.
 
     Raises:
@@ -16,9 +17,24 @@ def dispatch_work(*, uow: UnitOfWorkFactory, in_flight_limit: int) -> int:
 
     """
     with uow() as work:
-        under_way = work.evaluations.in_flight()
-        due = work.evaluations.due(in_flight_limit=in_flight_limit, batch=BATCH)
-        for message in messages_for(due, under_way=under_way, in_flight_limit=in_flight_limit):
+        wanted = work.evaluations.wanted_models()
+    if not wanted:
+        return 0
+    # Between two transactions: none is open while Redis is waited for.
+    paced = pace.room([model for model in wanted if model])
+    with uow() as work:
+        under_way = work.evaluations.begin_dispatch()
+        if under_way is None:
+            return 0  # another dispatcher is at it
+        free = in_flight_limit - sum(under_way.of.values())
+        room = Room(
+            live=free,
+            # A quarter of the limit is not for the backlog, so that a live call always finds room.
+            backlog=free - in_flight_limit // 4,
+            models={model: room - under_way.sent.get(model, 0) for model, room in paced.items()},
+        )
+        due = work.evaluations.due(room, batch=BATCH)
+        for message in messages_for(due, under_way=under_way.of, in_flight_limit=in_flight_limit):
             work.nudge(message)
         work.commit()
     return len(due)

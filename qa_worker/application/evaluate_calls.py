@@ -115,7 +115,7 @@ def _answers(
         if judge is None:
             yield from ((one, evidence, no_judge(one)) for one, evidence in chosen)
         elif chosen:
-            requests = [request_for(one, evidence) for one, evidence in chosen]
+            requests = [request_for(one, evidence, can_wait=True) for one, evidence in chosen]
             for number, answer in judge.grade_each(requests):
                 yield (*chosen[number], answer)
 

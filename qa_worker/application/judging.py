@@ -15,13 +15,17 @@ from qa_worker.domain.rubric import JudgeSpec, Rubric
 
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
-    """One call to grade. `key` is the workspace's id: limits and costs are accounted to it."""
+    """One call to grade. `key` is the workspace's id: limits and costs are accounted to it.
+
+    `can_wait`: a backlog, or the flood of one workspace, which leaves the last of the room to others' live calls.
+    """
 
     call: Call
     rubric: Rubric
     evidence: Evidence
     spec: JudgeSpec
     key: str
+    can_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class JudgeAnswer:
 
     `usage` counts whatever was billed, also where the answer couldn't be used. `model` is the one that answered.
     `raw` is the answer's text where that text was refused, cut or unreadable, and empty otherwise. `limits` is what the
-    provider said of its limits, where it said anything.
+    provider said of its limits, where it said anything. `batch`: it came through the batch API, and costs half.
     """
 
     result: Assessment | Failure
@@ -51,6 +55,7 @@ class JudgeAnswer:
     request_id: str | None
     raw: str
     limits: RateLimits | None = None
+    batch: bool = False
 
 
 class Judge(Protocol):

@@ -6,6 +6,7 @@ never into "no limit". All methods run on the gateway's event loop.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -102,8 +103,11 @@ class BucketStatus:
 class Limiter(Protocol):
     """One token bucket for each model and meter, on the server's clock, in one atomic script."""
 
-    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
-        """Take room of all three meters, or of none. `share` < 1 slows everything down while a service recovers."""
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit | NoRoom:
+        """Take room of all three meters, or of none. `share` < 1 slows everything down while a service recovers.
+
+        A request that `can_wait` leaves the last of the room to those that can't.
+        """
         ...
 
     async def settle(self, permit: Permit, usage: Usage | None) -> None:
@@ -116,6 +120,13 @@ class Limiter(Protocol):
 
     async def learn(self, model: str, limits: RateLimits) -> None:
         """Take over the provider's limits, capped by the settings; the level is lowered to what it says is left."""
+        ...
+
+    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
+        """How many more requests that can wait, of the usual size, leave within so many seconds, after those booked now.
+
+        None while Redis is away: this process doesn't know what the others take.
+        """
         ...
 
     async def status(self, model: str) -> tuple[BucketStatus, ...]:
@@ -153,4 +164,12 @@ class MeteredJudge(AsyncJudge, Protocol):
 
     def need(self, request: JudgeRequest) -> Need:
         """What this request will probably take of the provider's meters."""
+        ...
+
+
+class Pace(Protocol):
+    """How fast work may be sent to the workers, so that they rarely find the gate closed or no room."""
+
+    def room(self, models: Collection[str]) -> Mapping[str, int]:
+        """How many more evaluations may be sent for each of these models now. One that is left out is not held back."""
         ...

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from qa_worker.application.alerting import AlertRules, Alerts, Incidents
+from qa_worker.application.delivering import Deliveries, Endpoints
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
 from qa_worker.domain.evaluation import Evaluation, Usage
@@ -317,6 +318,10 @@ class UnitOfWork(Protocol):
     def alerts(self) -> Alerts: ...
     @property
     def incidents(self) -> Incidents: ...
+    @property
+    def endpoints(self) -> Endpoints: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
 
     def nudge(self, message: Message) -> None:
         """Send this after the commit. A broker that is away costs time, nothing else: the sweep sends it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qa_worker.application._admission import admit_all
+from qa_worker.application._matching import note_abandoned
 from qa_worker.application._sending import messages_for
 from qa_worker.application.ports import Grading, Rescued, UnitOfWork, UnitOfWorkFactory
 
@@ -30,6 +31,8 @@ def rescue_stalled(
     in_broker = waiting()
     with uow() as work:
         freed, buried = work.evaluations.free_expired(limit=BATCH)
+        if buried:
+            note_abandoned(work)
         lost = work.evaluations.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
         for message in messages_for(lost, under_way={}, in_flight_limit=in_flight_limit):
             work.nudge(message)

@@ -14,6 +14,7 @@ from qa_worker.application.limits import Spending
 from qa_worker.application.ports import Grading, NamedRubric, Wanted
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.bootstrap.backlog import Backlog
 from qa_worker.bootstrap.gateway import GatewayStatus, budget, gateway_status
 from qa_worker.bootstrap.grading import grading, judge_kind
 from qa_worker.domain.call import Call, CallId
@@ -48,6 +49,11 @@ class Client:
     def queries(self) -> Queries:
         """The read side."""
         return PostgresQueries(self._engine)
+
+    @cached_property
+    def backlog(self) -> Backlog:
+        """Calls that are graded later, batches, and verdicts that changed."""
+        return Backlog(self._settings, self._engine, self._uow, self._grading)
 
     @cached_property
     def _grading(self) -> Grading:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from qa_worker.adapters.postgres.alert_rules import RuleBook
 from qa_worker.adapters.postgres.engine import make_engine
 from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.records import GroupedRecords
@@ -17,9 +18,12 @@ from qa_worker.application._grading import Tools
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Rescued
 from qa_worker.application.rescue_stalled import rescue_stalled
+from qa_worker.bootstrap.alerts import AlertJobs, alert_jobs
+from qa_worker.bootstrap.backlog import BacklogJobs
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
-from qa_worker.bootstrap.gateway import judges
+from qa_worker.bootstrap.gateway import SharedPace, judges
 from qa_worker.bootstrap.grading import grading, retry_policy
+from qa_worker.bootstrap.sending import SendJobs
 from qa_worker.domain.prompt import PROMPT_VERSION
 from qa_worker.settings import Settings, settings
 
@@ -29,6 +33,9 @@ class Worker:
     """What the tasks of one worker process need."""
 
     evaluating: Tools
+    backlog: BacklogJobs
+    alerts: AlertJobs
+    sending: SendJobs
     dispatch: Callable[[], int]
     rescue: Callable[[], Rescued]
     close: Callable[[], None]
@@ -72,16 +79,26 @@ def _build(chosen: Settings) -> Worker:
     )
     leases = LeaseKeeper(engine, lease_s=chosen.lease_s)
     available, close_judges = judges(chosen, engine)
+    pace = SharedPace(chosen)
+
+    book = RuleBook()
 
     def uow() -> PostgresUnitOfWork:
-        return PostgresUnitOfWork(engine, send=publisher.send, prompt_version=PROMPT_VERSION)
+        return PostgresUnitOfWork(engine, send=publisher.send, prompt_version=PROMPT_VERSION, book=book)
+
+    alerts = alert_jobs(chosen, engine, uow)
+    sending = SendJobs(chosen, uow, publisher)
 
     records = GroupedRecords(uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
 
     def close() -> None:
         leases.close()
         records.close()
+        backlog.close()
+        alerts.close()
+        sending.close()
         close_judges()
+        pace.close()
         publisher.close()
         engine.dispose()
 
@@ -97,10 +114,14 @@ def _build(chosen: Settings) -> Worker:
         grading=grading(chosen),
         lease_s=chosen.lease_s,
     )
+    backlog = BacklogJobs(chosen, engine, uow, tools)
     limit = chosen.in_flight_limit
     return Worker(
         evaluating=tools,
-        dispatch=partial(dispatch_work, uow=uow, in_flight_limit=limit),
+        backlog=backlog,
+        alerts=alerts,
+        sending=sending,
+        dispatch=partial(dispatch_work, uow=uow, pace=pace, in_flight_limit=limit),
         rescue=partial(
             rescue_stalled,
             uow=uow,

@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from qa_worker import bootstrap
-from qa_worker.cli import budget, db, doctor, evaluate, retry, rubric, show, stack
+from qa_worker.cli import backlog, budget, db, diff, doctor, evaluate, retry, rubric, show, stack
 from qa_worker.cli.console import errors
 from qa_worker.cli.render import plain
 from qa_worker.domain.errors import InvalidInput, StoreUnavailable
@@ -27,11 +27,13 @@ app = typer.Typer(
 app.command("evaluate")(evaluate.evaluate)
 app.command("show")(show.show)
 app.command("retry")(retry.retry)
+app.command("diff")(diff.diff)
 app.command("up")(stack.up)
 app.command("down")(stack.down)
 app.command("status")(stack.status)
 app.command("doctor")(doctor.doctor)
 app.add_typer(db.app, name="db")
+app.add_typer(backlog.app, name="backlog")
 app.add_typer(budget.app, name="budget")
 app.add_typer(rubric.app, name="rubric")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from qa_worker.embedded.stack import Command, StackSpec
 from qa_worker.messages import Queue
 
-WORKERS = (Queue.EVALUATE_CALL, Queue.MAINTENANCE)
+WORKERS = (Queue.EVALUATE_CALL, Queue.SEND_ALERT, Queue.MAINTENANCE)
 CELERY = ("celery", "-A", "qa_worker.celery_app")
+# A delivery waits for its receiver, 10 s at most.
+_CONCURRENCY = {Queue.SEND_ALERT: "16", Queue.MAINTENANCE: "2"}
 _GRACE_S = 70.0  # a running call ends within the judge's deadline of 60 s
 
 
@@ -28,7 +30,7 @@ def worker_arguments(queue: Queue) -> tuple[str, ...]:
 
     Its concurrency comes from the settings, except where little is enough.
     """
-    few = ("--concurrency", "2") if queue is Queue.MAINTENANCE else ()
+    few = ("--concurrency", _CONCURRENCY[queue]) if queue in _CONCURRENCY else ()
     taken = f"{queue.value},{Queue.BACKLOG.value}" if queue is Queue.EVALUATE_CALL else queue.value
     name = f"{queue.value}@%h"
     return (*CELERY, "worker", "-Q", taken, "-n", name, *few, "--without-gossip", "--without-mingle")

@@ -16,6 +16,12 @@ starts at the assumed limits, doubles every `double_s` while it is what holds re
 spent at twice the rate, not in one instant), and starts again after `idle_s` without traffic: providers refuse traffic
 that grows too fast (`ramp_limit_exceeded`). A pause cuts it as TCP does: to half at once, quickly back to 85 %, then
 slowly, so that others who use the same limits find room.
+
+*Live first.* What can wait (a backlog, a tenant's flood) leaves the last `kept_s` of lead and levels alone. So a live
+call finds room while a backlog takes all that comes in, and it costs nothing: what is kept is filled once, and stays.
+
+*Room.* What a request usually needs is remembered, so that a dispatcher can ask how many more of them would leave soon,
+and sends no more than those to the workers.
 """
 
 from __future__ import annotations
@@ -34,6 +40,11 @@ _UNLEARNT_WAIT_S = 5.0
 _CUT = 0.85
 _LOWEST_CEILING = 0.2
 _GROWTH_STEP_S = 1.0
+_LEAST = 1e-9
+_FIRST: Amounts = (1.0, 10_000.0, 1_000.0)
+"""What a request is taken to need before there was one: a few of them tell soon enough."""
+_NEWEST = 0.1
+"""The weight of the latest request in what is usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,8 @@ class Pacing:
     """The constants. `start` are the limits a minute that are assumed before any are learnt.
 
     `use` leaves 1 % to the provider, so that its bucket is always a little fuller than ours and jitter on the way makes
-    no 429. `regrow` is the part of the rate that the pace gains in a second after a cut.
+    no 429. `regrow` is the part of the rate that the pace gains in a second after a cut. `kept_s` seconds of the rate are
+    kept from what can wait: half of the slack, so that the pace grows just when such work is held back.
     """
 
     start: Amounts
@@ -50,6 +62,7 @@ class Pacing:
     book_ahead_s: float = 2.0
     use: float = 0.99
     slack_s: float = 2.0
+    kept_s: float = 1.0
     peak: float = 2.0
     regrow: float = 0.02
     idle_s: float = 60.0
@@ -57,7 +70,10 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The state of one model's limits. Times are seconds of one clock; `limits` are a minute; `learnt` is 0 or 1."""
+    """The state of one model's limits. Times are seconds of one clock; `limits` are a minute; `learnt` is 0 or 1.
+
+    `usual` is what a request needs, on a moving average; zeros before the first.
+    """
 
     limits: Amounts
     levels: Amounts
@@ -69,6 +85,7 @@ class Bucket:
     lead: float
     queue: float = 0.0
     paused_until: float = 0.0
+    usual: Amounts = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,29 +111,55 @@ def opened(pacing: Pacing, now: float) -> Bucket:
     )
 
 
-def reserve(bucket: Bucket, now: float, need: Amounts, *, share: float, pacing: Pacing) -> tuple[Bucket, Turn]:
-    """Take `need` of all meters now or ahead of time, or nothing. `share` (over 0, up to 1) slows the pace."""
+def reserve(
+    bucket: Bucket, now: float, need: Amounts, *, share: float, pacing: Pacing, kept_s: float = 0.0
+) -> tuple[Bucket, Turn]:
+    """Take `need` of all meters now or ahead of time, or nothing. `share` (over 0, up to 1) slows the pace.
+
+    `kept_s` seconds of the rate are left for others: what can wait leaves them to what can't.
+    """
     rates = _rates(bucket.limits, pacing)
     cost = max(need[0] / rates[0], need[1] / rates[1], need[2] / rates[2])
     bucket = _paced(filled(bucket, now, pacing), now, share, pacing)
     if bucket.paused_until > now:
         return _refused(bucket, bucket.paused_until - now, cost)
     speed = bucket.pace * share
-    ahead = max(0.0, -bucket.lead / speed, *_each(lambda level, rate: -level / rate, bucket.levels, rates))
+    lead, levels = _free(bucket, share, kept_s, pacing)
+    ahead = max(0.0, -lead / speed, *_each(lambda level, rate: -level / rate, levels, rates))
     if ahead > pacing.book_ahead_s:
         return _refused(bucket, ahead - pacing.book_ahead_s / 2, cost)
     wait = max(
         0.0,
-        (min(cost, _top(bucket.pace, share, pacing)) - bucket.lead) / speed,
+        (min(cost, _top(bucket.pace, share, pacing, kept_s)) - lead) / speed,
         *_each(
-            lambda amount, level, rate: (min(amount, pacing.burst_s * rate) - level) / rate, need, bucket.levels, rates
+            lambda amount, level, rate: (min(amount, (pacing.burst_s - kept_s) * rate) - level) / rate,
+            need,
+            levels,
+            rates,
         ),
     )
     # Spent when it leaves: a level that is full by then has not gone on filling meanwhile.
     levels = _each(
         lambda level, amount, rate: min(level, (pacing.burst_s - wait) * rate) - amount, bucket.levels, need, rates
     )
-    return replace(bucket, levels=levels, lead=bucket.lead - cost), Turn(granted=True, wait_s=wait)
+    usual = _each(lambda was, amount: was + _NEWEST * (amount - was), bucket.usual, need) if any(bucket.usual) else need
+    return replace(bucket, levels=levels, lead=bucket.lead - cost, usual=usual), Turn(granted=True, wait_s=wait)
+
+
+def room(bucket: Bucket, now: float, *, within_s: float, share: float, pacing: Pacing) -> float:
+    """How many more requests of the usual size, that can wait, leave within `within_s`, after all that are booked."""
+    bucket = _paced(filled(bucket, now, pacing), now, share, pacing)
+    open_s = within_s - max(0.0, bucket.paused_until - now)
+    if open_s <= 0:
+        return 0.0
+    need = bucket.usual if any(bucket.usual) else _FIRST
+    rates = _rates(bucket.limits, pacing)
+    cost = max(need[0] / rates[0], need[1] / rates[1], need[2] / rates[2])
+    grown = _grown(bucket, bucket.pace, open_s / 2, pacing)
+    lead, levels = _free(bucket, share, pacing.kept_s, pacing)
+    paced = (lead + grown * share * open_s) / cost
+    held = _each(lambda level, rate, amount: (level + rate * open_s) / max(amount, _LEAST), levels, rates, need)
+    return max(0.0, min(paced, *held))
 
 
 def settle(bucket: Bucket, now: float, change: Amounts, pacing: Pacing) -> Bucket:
@@ -208,8 +251,14 @@ def _refused(bucket: Bucket, wait_s: float, cost: float) -> tuple[Bucket, Turn]:
     return replace(bucket, queue=min(longest, bucket.queue + cost)), turn
 
 
-def _top(pace: float, share: float, pacing: Pacing) -> float:
-    return pacing.slack_s * min(1.0, pace) * share
+def _free(bucket: Bucket, share: float, kept_s: float, pacing: Pacing) -> tuple[float, Amounts]:
+    """What of lead and levels is there for a request that leaves `kept_s` of them to others."""
+    levels = _each(lambda level, rate: level - kept_s * rate, bucket.levels, _rates(bucket.limits, pacing))
+    return bucket.lead - kept_s * min(1.0, bucket.pace) * share, levels
+
+
+def _top(pace: float, share: float, pacing: Pacing, kept_s: float = 0.0) -> float:
+    return (pacing.slack_s - kept_s) * min(1.0, pace) * share
 
 
 def _rates(limits: Amounts, pacing: Pacing) -> Amounts:

@@ -6,6 +6,7 @@
        |                                              +--failed for good-------------------> dead
        +-------- lease ran out, attempts left --------+
 
+What has no room after all goes from queued back to pending, and what can't succeed any more is dead without a claim.
 The attempt is counted when the work is claimed, before it begins, so that work which kills its process is bounded too.
 A lease token fences the result: whoever lost the lease records nothing.
 """
@@ -36,6 +37,9 @@ TRANSITIONS: frozenset[tuple[WorkState, WorkState]] = frozenset(
         (WorkState.PENDING, WorkState.QUEUED),
         (WorkState.PENDING, WorkState.RUNNING),
         (WorkState.QUEUED, WorkState.RUNNING),
+        (WorkState.QUEUED, WorkState.PENDING),
+        (WorkState.PENDING, WorkState.DEAD),
+        (WorkState.QUEUED, WorkState.DEAD),
         (WorkState.RUNNING, WorkState.PENDING),
         (WorkState.RUNNING, WorkState.DONE),
         (WorkState.RUNNING, WorkState.DEAD),
@@ -48,6 +52,8 @@ class Lane(StrEnum):
 
     LIVE = "live"
     BACKLOG = "backlog"
+    BATCH = "batch"
+    """What waits for a Message Batch, at half price within a day. No message is sent for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,3 +26,35 @@ def rescue_stalled(**_: Any) -> None:
     found = bootstrap.worker().rescue()
     if any((found.freed, found.buried, found.resent, found.admitted)):
         log.warning("rescued", freed=found.freed, buried=found.buried, resent=found.resent, admitted=found.admitted)
+
+
+@app.task(base=QaTask, name=TaskName.DISPATCH_DELIVERIES.value)
+def dispatch_deliveries(**_: Any) -> int:
+    """Send the alerts that are due."""
+    return bootstrap.worker().sending.dispatch()
+
+
+@app.task(base=QaTask, name=TaskName.RESCUE_DELIVERIES.value)
+def rescue_deliveries(**_: Any) -> None:
+    """Find the alerts that got stuck."""
+    found = bootstrap.worker().sending.rescue()
+    if any((found.freed, found.buried, found.resent)):
+        log.warning("deliveries_rescued", freed=found.freed, buried=found.buried, resent=found.resent)
+
+
+@app.task(base=QaTask, name=TaskName.RAISE_DUE_ALERTS.value)
+def raise_due_alerts(**_: Any) -> int:
+    """Fold what was left over, send digests that are due, end incidents."""
+    return bootstrap.worker().alerts.raise_due()
+
+
+@app.task(base=QaTask, name=TaskName.WATCH_HEALTH.value)
+def watch_health(**_: Any) -> int:
+    """Look at rates, budgets, queues and the breaker."""
+    return bootstrap.worker().alerts.watch()
+
+
+@app.task(base=QaTask, name=TaskName.FORGET_OLD_ALERTS.value)
+def forget_old_alerts(**_: Any) -> int:
+    """Delete alerts that are too old."""
+    return bootstrap.worker().alerts.forget()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from qa_worker.application.gateway import SERVICE, Gateway
+from qa_worker.application.gateway import LOOK_AGAIN_S, SERVICE, Gateway
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
 from qa_worker.application.limits import (
     Admission,
@@ -52,8 +52,9 @@ class World:
         assert admission is self.admission
         self.seen.append(f"report {verdict.value}")
 
-    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
-        self.seen.append(f"reserve {need.input_tokens}+{need.output_tokens} share {share}")
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit | NoRoom:
+        last = ", can wait" if can_wait else ""
+        self.seen.append(f"reserve {need.input_tokens}+{need.output_tokens} share {share}{last}")
         return self.rooms.pop(0) if self.rooms else Permit(model, need, shared=True)
 
     async def settle(self, permit: Permit, usage: Usage | None) -> None:
@@ -64,6 +65,9 @@ class World:
 
     async def learn(self, model: str, limits: RateLimits) -> None:
         self.seen.append(f"learn {limits.requests}")
+
+    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
+        raise AssertionError("a dispatcher asks this")
 
     async def status(self, _name: str) -> GateStatus:
         return GateStatus("closed", 0, 0, 1, shared=True)
@@ -128,7 +132,7 @@ def test_a_spent_budget_holds_the_request_back_before_anything_else() -> None:
 
 
 def test_an_open_gate_holds_the_request_back_and_gives_its_room_back() -> None:
-    world = World(admission=Admission(open_for_s=42))
+    world = World(admission=Admission(open_for_s=4))
 
     answer = _grade(world)
 
@@ -136,10 +140,17 @@ def test_an_open_gate_holds_the_request_back_and_gives_its_room_back() -> None:
     assert (answer.result.kind, answer.result.code, answer.result.retry_after_s) == (
         FailureKind.HELD,
         "breaker_open",
-        42,
+        4,
     )
     assert "ask" not in world.seen
     assert world.seen[-1] == "give back"
+
+
+def test_a_gate_that_is_open_for_long_is_looked_at_again_sooner() -> None:
+    answer = _grade(World(admission=Admission(open_for_s=600)))
+
+    assert isinstance(answer.result, Failure)
+    assert answer.result.retry_after_s == LOOK_AGAIN_S
 
 
 def test_a_short_wait_for_room_is_waited_in_the_slot() -> None:

@@ -18,6 +18,7 @@ from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.messages import Message, Queue, TaskName
 from tests.builders import a_call, a_grading
 from tests.conftest import Outbox, UnitsOfWork
+from tests.fakes import NoPace
 
 pytestmark = pytest.mark.services
 
@@ -64,7 +65,7 @@ def test_a_row_that_a_backend_wrote_itself_is_admitted_and_then_dispatched(uow: 
 
     assert _rescue(uow) == Rescued(admitted=1)
     assert _rescue(uow) == Rescued()
-    assert dispatch_work(uow=uow, in_flight_limit=10) == 1
+    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=10) == 1
     assert len(outbox.sent) == 1
 
 
@@ -72,9 +73,9 @@ def test_the_dispatcher_sends_no_more_than_there_is_room_for(uow: UnitsOfWork, o
     _submit(uow, *(f"call-{number}" for number in range(10)), limit=0)
     assert outbox.sent == []
 
-    assert dispatch_work(uow=uow, in_flight_limit=4) == 4
-    assert dispatch_work(uow=uow, in_flight_limit=4) == 0
-    assert dispatch_work(uow=uow, in_flight_limit=6) == 2
+    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=4) == 4
+    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=4) == 0
+    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=6) == 2
     assert len(outbox.sent) == 6
 
 

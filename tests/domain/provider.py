@@ -99,7 +99,8 @@ class Backlog:
 
     def _ask(self, now: float) -> None:
         self.result.asks += 1
-        self._state, turn = model.reserve(self._state, now, self.need, share=1.0, pacing=self.pacing)
+        kept_s = self.pacing.kept_s
+        self._state, turn = model.reserve(self._state, now, self.need, share=1.0, pacing=self.pacing, kept_s=kept_s)
         self._at(now + turn.wait_s, self._leave if turn.granted else self._ask)
 
     def _leave(self, now: float) -> None:

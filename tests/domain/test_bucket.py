@@ -157,6 +157,58 @@ def test_an_empty_bucket_told_by_hundreds_of_answers_stops_nothing_that_is_booke
     assert granted >= 0.97 * 10 * now
 
 
+def test_a_live_call_finds_room_while_a_backlog_takes_all_that_comes_in() -> None:
+    state, now, waits = replace(RUNNING, pace=1.0), 0.0, []
+    for tick in range(3000):
+        now = tick / 50
+        # What can wait asks as often as it gets something, and books no further ahead than the dispatcher sends.
+        while model.room(state, now, within_s=0.5, share=1.0, pacing=PACING) >= 1:
+            state, turn = model.reserve(state, now, ONE, share=1.0, pacing=PACING, kept_s=PACING.kept_s)
+            assert turn.granted
+        if tick % 100 == 99:
+            state, live = _reserved(state, now)
+            waits.append(live.wait_s)
+
+    assert max(waits) < 0.05
+
+
+def test_what_is_kept_costs_nothing_of_the_rate() -> None:
+    state, now, granted = replace(RUNNING, pace=2.0), 0.0, 0
+    for tick in range(6000):
+        now = tick / 50
+        state, turn = model.reserve(state, now, ONE, share=1.0, pacing=PACING, kept_s=PACING.kept_s)
+        granted += turn.granted
+
+    assert granted >= 10 * now
+
+
+@given(steps, st.floats(0.1, 2.0), st.floats(0.2, 1.0))
+def test_as_many_as_there_is_room_for_leave_in_time(
+    stream: list[tuple[float, Amounts, float]], within_s: float, share: float
+) -> None:
+    state, now = replace(RUNNING, pace=1.0, ceiling=1.0), 0.0
+    pacing = replace(PACING, regrow=0.0, peak=1.0)
+    for gap, _, _ in stream:
+        now += gap / 10
+        state, _ = model.reserve(state, now, ONE, share=share, pacing=pacing)
+
+    room = int(model.room(state, now, within_s=within_s, share=share, pacing=pacing))
+    turns = []
+    for _ in range(room + 2):
+        state, turn = model.reserve(state, now, ONE, share=share, pacing=pacing, kept_s=pacing.kept_s)
+        turns.append(turn)
+
+    assert all(turn.granted and turn.wait_s <= within_s + 1e-9 for turn in turns[:room])
+    assert not turns[-1].granted or turns[-1].wait_s > within_s - 0.2
+
+
+def test_there_is_no_room_during_a_pause_and_little_before_the_first_request() -> None:
+    paused = model.pause(RUNNING, 0.0, 7.0)
+
+    assert model.room(paused, 1.0, within_s=1.5, share=1.0, pacing=PACING) == 0.0
+    assert 1 <= model.room(model.opened(PACING, 0.0), 0.0, within_s=1.5, share=1.0, pacing=PACING) <= 10
+
+
 def test_after_limits_are_learnt_the_rate_grows_and_does_not_jump() -> None:
     state = model.learn(model.opened(PACING, 0.0), 0.0, (6000.0, 6e6, 1.2e6), NOTHING, PACING)
     each_second = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -66,6 +68,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End the connection at once."""
         if self._transport is not None:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """End the connection with an RST instead of a goodbye."""
+        if self._transport is not None:
+            bare = self._transport.get_extra_info("socket")
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
 
     def _next(self) -> None:

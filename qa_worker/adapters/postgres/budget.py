@@ -1,10 +1,14 @@
-"""What has been spent today, and whether that is too much. The attempts are the books: nothing is counted twice."""
+"""What has been spent today, and whether that is too much. The attempts are the books: nothing is counted twice.
+
+What open batches will cost is counted as spent from the moment they are sent: nobody can take it back.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,8 +18,11 @@ from sqlalchemy import Engine, func, select, update
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.engine import store_errors
-from qa_worker.adapters.postgres.tables import attempts, evaluations, workspaces
+from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations, workspaces
+from qa_worker.application.batching import Left
 from qa_worker.application.limits import Exceeded, Spending
+from qa_worker.domain.batch import BatchState
+from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -25,6 +32,15 @@ _FRESH_S = 5.0
 _LOOK_AGAIN_S = 300.0
 _UNKNOWN_WAIT_S = 10.0
 _REASON = "budget_spent"
+_PROMISED = (
+    select(batch_items.c.workspace_id, func.sum(batch_items.c.estimate_micro_usd).label("micro_usd"))
+    .join(batches, batches.c.id == batch_items.c.batch_id)
+    .where(
+        batches.c.state.in_([BatchState.CREATING.value, BatchState.IN_PROGRESS.value, BatchState.ENDED.value]),
+        batch_items.c.result.is_(None),
+    )
+    .group_by(batch_items.c.workspace_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,13 @@ class PostgresBudget:
         each = [Spending(name, books.spent.get(key, 0), self._cap(key, books)) for key, name in sorted(names.items())]
         return (every, *sorted(each, key=lambda one: one.workspace))
 
+    def left(self) -> Left:
+        """What may still be spent today, read now. Raises StoreUnavailable."""
+        books = self._read()
+        known = {*books.spent, *books.caps}
+        of = {WorkspaceId(one): _less(self._cap(one, books), books.spent.get(one, 0)) for one in known}
+        return Left(_less(self._overall, sum(books.spent.values())), self._each, of)
+
     def set_cap(self, workspace_name: str, micro_usd: int | None) -> None:
         """Give a workspace a cap of its own, or take it away; what waited for the old one is due at once."""
         with store_errors(), self._engine.begin() as connection:
@@ -120,7 +143,10 @@ class PostgresBudget:
             workspaces.c.daily_budget_micro_usd.is_not(None)
         )
         with store_errors(), self._engine.connect() as connection:
-            return _Books(
-                {row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(spent)},
-                {row.id: row.daily_budget_micro_usd for row in connection.execute(own)},
-            )
+            totals = Counter({row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(spent)})
+            totals.update({row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(_PROMISED)})
+            return _Books(dict(totals), {row.id: row.daily_budget_micro_usd for row in connection.execute(own)})
+
+
+def _less(cap: int | None, spent: int) -> int | None:
+    return None if cap is None else cap - spent

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from qa_worker.adapters.postgres.engine import store_errors
@@ -23,10 +23,11 @@ BEATS_PER_LEASE = 3
 
 
 class LeaseKeeper:
-    """Implements the port `Leases`. The thread starts with the first lease and ends with `close`."""
+    """Implements the port `Leases` for the work of one table. The thread starts with the first lease, ends with `close`."""
 
-    def __init__(self, engine: Engine, *, lease_s: float) -> None:
+    def __init__(self, engine: Engine, *, lease_s: float, table: Table = evaluations) -> None:
         self._engine = engine
+        self._table = table
         self._lease_s = lease_s
         self._held: set[uuid.UUID] = set()
         self._lock = threading.Lock()
@@ -64,7 +65,7 @@ class LeaseKeeper:
     def _extend(self, tokens: list[uuid.UUID]) -> None:
         try:
             with store_errors(), self._engine.begin() as connection:
-                WorkRows(connection, evaluations).extend(tokens, lease_s=self._lease_s)
+                WorkRows(connection, self._table).extend(tokens, lease_s=self._lease_s)
         except (StoreUnavailable, SQLAlchemyError):
             # The next beat tries again; two may fail before a lease is lost.
             log.warning("leases_not_extended", count=len(tokens))

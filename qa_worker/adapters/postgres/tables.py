@@ -370,6 +370,8 @@ endpoints = Table(
     _text("disabled_reason"),
     _when("failing_since"),
     _count("consecutive_failures"),
+    # Left alone until then: it has failed too often in a row, or asked for it.
+    _when("paused_until"),
     _when("last_success_at"),
     _created_at(),
     UniqueConstraint("workspace_id", "name"),
@@ -513,7 +515,13 @@ deliveries = Table(
     CheckConstraint("lane IN ('live', 'backlog')", name="lane"),
     CheckConstraint("(state = 'running') = (lease_token IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
     CheckConstraint("(state = 'done') = (delivered_at IS NOT NULL)", name="delivered_at"),
-    Index("ix_deliveries_due", "endpoint_id", "not_before", postgresql_where=text("state = 'pending'")),
+    Index(
+        "ix_deliveries_due",
+        "endpoint_id",
+        text("lane DESC"),
+        "not_before",
+        postgresql_where=text("state = 'pending'"),
+    ),
     Index("ix_deliveries_queued", "queued_at", postgresql_where=text("state = 'queued'")),
     Index("ix_deliveries_running", "lease_until", postgresql_where=text("state = 'running'")),
     Index("ix_deliveries_endpoint_id_created_at", "endpoint_id", text("created_at DESC")),

@@ -9,9 +9,16 @@ from typing import Self
 import structlog
 from sqlalchemy import Connection, Engine
 
+from qa_worker.adapters.postgres.alert_rules import PostgresAlertRules, RuleBook
+from qa_worker.adapters.postgres.alerts import PostgresAlerts
+from qa_worker.adapters.postgres.backlog import PostgresBacklog
+from qa_worker.adapters.postgres.batches import PostgresBatches
 from qa_worker.adapters.postgres.calls import PostgresCalls
+from qa_worker.adapters.postgres.deliveries import PostgresDeliveries
+from qa_worker.adapters.postgres.endpoints import PostgresEndpoints
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.evaluations import PostgresEvaluations
+from qa_worker.adapters.postgres.incidents import PostgresIncidents
 from qa_worker.adapters.postgres.rubrics import PostgresRubrics
 from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.messages import Message
@@ -22,16 +29,24 @@ Send = Callable[[Sequence[Message]], object]
 
 
 class PostgresUnitOfWork:
-    """Implements the port `UnitOfWork`. Enter it once."""
+    """Implements the port `UnitOfWork`. Enter it once. Without a `book` of rules they are read in every transaction."""
 
     calls: PostgresCalls
     rubrics: PostgresRubrics
     evaluations: PostgresEvaluations
+    alert_rules: PostgresAlertRules
+    alerts: PostgresAlerts
+    incidents: PostgresIncidents
+    endpoints: PostgresEndpoints
+    deliveries: PostgresDeliveries
+    backlog: PostgresBacklog
+    batches: PostgresBatches
 
-    def __init__(self, engine: Engine, *, send: Send, prompt_version: str) -> None:
+    def __init__(self, engine: Engine, *, send: Send, prompt_version: str, book: RuleBook | None = None) -> None:
         self._engine = engine
         self._send = send
         self._prompt_version = prompt_version
+        self._book = book or RuleBook(fresh_s=0)
         self._connection: Connection | None = None
         self._messages: list[Message] = []
 
@@ -41,6 +56,13 @@ class PostgresUnitOfWork:
         self.calls = PostgresCalls(self._connection)
         self.rubrics = PostgresRubrics(self._connection, prompt_version=self._prompt_version)
         self.evaluations = PostgresEvaluations(self._connection)
+        self.alert_rules = PostgresAlertRules(self._connection, book=self._book)
+        self.alerts = PostgresAlerts(self._connection, book=self._book)
+        self.incidents = PostgresIncidents(self._connection)
+        self.endpoints = PostgresEndpoints(self._connection)
+        self.deliveries = PostgresDeliveries(self._connection)
+        self.backlog = PostgresBacklog(self._connection)
+        self.batches = PostgresBatches(self._connection, self.evaluations)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -61,6 +83,7 @@ class PostgresUnitOfWork:
             raise RuntimeError("a unit of work commits inside its block")
         with store_errors():
             self.evaluations.flush()
+            self.alerts.flush()
         connection, self._connection = self._connection, None
         with store_errors(), connection:
             connection.commit()

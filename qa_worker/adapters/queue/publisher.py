@@ -26,6 +26,10 @@ class Publisher:
         lengths = self._connected().queue_lengths()
         return lengths[Queue.EVALUATE_CALL.value] + BULK * lengths[Queue.BACKLOG.value]
 
+    def waiting_alerts(self) -> int:
+        """How many messages wait in the queue of alerts. Raises StoreUnavailable where the broker is away."""
+        return self._connected().queue_lengths()[Queue.SEND_ALERT.value]
+
     def close(self) -> None:
         """Give the connection back."""
         with self._lock:

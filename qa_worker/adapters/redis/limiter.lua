@@ -2,6 +2,7 @@
 -- KEYS[1] the hash. ARGV: what to do, the time ('' for the server's clock), burst_s, double_s, book_ahead_s, use, slack_s,
 -- peak, regrow, idle_s, three assumed limits, and the operands. Returns strings: numbers would be cut to integers.
 local LONGEST_WAIT_S, UNLEARNT_WAIT_S, CUT, LOWEST_CEILING, GROWTH_STEP_S, KEPT_S = 60, 5, 0.85, 0.2, 1, 3600
+local LEAST, FIRST, NEWEST = 1e-9, {1, 10000, 1000}, 0.1
 
 local act, now = ARGV[1], tonumber(ARGV[2])
 if not now then
@@ -14,7 +15,7 @@ local start = {tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])}
 local OPERANDS = 13
 
 local at, paced_at, pace, ceiling, lead, queue, paused_until
-local limit, level, learnt, rate, full = {}, {}, {}, {}, {}
+local limit, level, learnt, usual, rate, full = {}, {}, {}, {}, {}, {}
 
 local function derive()
   for m = 1, 3 do
@@ -25,17 +26,19 @@ end
 
 local function load()
   local h = redis.call('HMGET', KEYS[1], 'at', 'paced_at', 'pace', 'ceiling', 'lead', 'queue', 'paused_until',
-    'limit1', 'limit2', 'limit3', 'level1', 'level2', 'level3', 'learnt1', 'learnt2', 'learnt3')
+    'limit1', 'limit2', 'limit3', 'level1', 'level2', 'level3', 'learnt1', 'learnt2', 'learnt3',
+    'usual1', 'usual2', 'usual3')
   if not h[1] then
     at, paced_at, pace, ceiling, lead, queue, paused_until = now, now, 1, peak, slack_s, 0, 0
-    for m = 1, 3 do limit[m], learnt[m] = start[m], 0 end
+    for m = 1, 3 do limit[m], learnt[m], usual[m] = start[m], 0, 0 end
     derive()
     for m = 1, 3 do level[m] = full[m] end
     return
   end
-  for i = 1, 16 do h[i] = tonumber(h[i]) end
+  for i = 1, 19 do h[i] = tonumber(h[i]) end
   at, paced_at, pace, ceiling, lead, queue, paused_until = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
-  for m = 1, 3 do limit[m], level[m], learnt[m] = h[7 + m], h[10 + m], h[13 + m] end
+  -- A state that an older version has written knows nothing of what is usual.
+  for m = 1, 3 do limit[m], level[m], learnt[m], usual[m] = h[7 + m], h[10 + m], h[13 + m], h[16 + m] or 0 end
   derive()
 end
 
@@ -48,7 +51,8 @@ local function save()
     'ceiling', exact(ceiling), 'lead', exact(lead), 'queue', exact(queue), 'paused_until', exact(paused_until),
     'limit1', exact(limit[1]), 'limit2', exact(limit[2]), 'limit3', exact(limit[3]),
     'level1', exact(level[1]), 'level2', exact(level[2]), 'level3', exact(level[3]),
-    'learnt1', learnt[1], 'learnt2', learnt[2], 'learnt3', learnt[3])
+    'learnt1', learnt[1], 'learnt2', learnt[2], 'learnt3', learnt[3],
+    'usual1', exact(usual[1]), 'usual2', exact(usual[2]), 'usual3', exact(usual[3]))
   redis.call('EXPIRE', KEYS[1], KEPT_S + math.ceil(math.max(0, paused_until - now)))
 end
 
@@ -58,21 +62,21 @@ local function fill()
   at = now
 end
 
-local function top(share)
-  return slack_s * math.min(1, pace) * share
+local function top(share, kept_s)
+  return (slack_s - (kept_s or 0)) * math.min(1, pace) * share
 end
 
 local function has_learnt()
   return math.max(learnt[1], learnt[2], learnt[3]) > 0
 end
 
-local function grow(passed)
-  if pace < ceiling then
-    pace = math.min(ceiling, pace * 2 ^ (passed / double_s))
-  else
-    pace = pace + regrow * passed
-  end
-  pace = math.min(pace, has_learnt() and peak or 1)
+local function grown(passed)
+  local faster = pace < ceiling and math.min(ceiling, pace * 2 ^ (passed / double_s)) or pace + regrow * passed
+  return math.min(faster, has_learnt() and peak or 1)
+end
+
+local function is_first()
+  return usual[1] == 0 and usual[2] == 0 and usual[3] == 0
 end
 
 local function advance(share)
@@ -82,7 +86,7 @@ local function advance(share)
   end
   lead = math.max(lead, -2 * book_ahead_s * pace * share) + passed * pace * share
   lead = math.min(lead, top(share))
-  if lead < top(share) / 2 then grow(math.min(passed, GROWTH_STEP_S)) end
+  if lead < top(share) / 2 then pace = grown(math.min(passed, GROWTH_STEP_S)) end
   local drained = math.max(0, now - math.max(paced_at, paused_until)) * share
   queue = math.max(0, queue - drained)
   paced_at = now
@@ -94,19 +98,42 @@ local function refuse(wait, cost)
   return 0, wait
 end
 
-local function reserve(need, share)
+-- What of lead and levels is there for a request that leaves so many seconds of them to others.
+local function free(share, kept_s)
+  local levels = {}
+  for m = 1, 3 do levels[m] = level[m] - kept_s * rate[m] end
+  return lead - kept_s * math.min(1, pace) * share, levels
+end
+
+local function reserve(need, share, kept_s)
   local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
   fill()
   advance(share)
   if paused_until > now then return refuse(paused_until - now, cost) end
   local speed = pace * share
-  local ahead = math.max(0, -lead / speed, -level[1] / rate[1], -level[2] / rate[2], -level[3] / rate[3])
+  local own_lead, own = free(share, kept_s)
+  local ahead = math.max(0, -own_lead / speed, -own[1] / rate[1], -own[2] / rate[2], -own[3] / rate[3])
   if ahead > book_ahead_s then return refuse(ahead - book_ahead_s / 2, cost) end
-  local wait = math.max(0, (math.min(cost, top(share)) - lead) / speed)
-  for m = 1, 3 do wait = math.max(wait, (math.min(need[m], full[m]) - level[m]) / rate[m]) end
+  local wait = math.max(0, (math.min(cost, top(share, kept_s)) - own_lead) / speed)
+  for m = 1, 3 do wait = math.max(wait, (math.min(need[m], (burst_s - kept_s) * rate[m]) - own[m]) / rate[m]) end
   for m = 1, 3 do level[m] = math.min(level[m], (burst_s - wait) * rate[m]) - need[m] end
   lead = lead - cost
+  local first = is_first()
+  for m = 1, 3 do usual[m] = first and need[m] or usual[m] + NEWEST * (need[m] - usual[m]) end
   return 1, wait
+end
+
+local function room(within_s, share, kept_s)
+  fill()
+  advance(share)
+  local open_s = within_s - math.max(0, paused_until - now)
+  if open_s <= 0 then return 0 end
+  local need = is_first() and FIRST or usual
+  local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
+  local own_lead, own = free(share, kept_s)
+  local most = (own_lead + grown(open_s / 2) * share * open_s) / cost
+  for m = 1, 3 do most = math.min(most, (own[m] + rate[m] * open_s) / math.max(need[m], LEAST)) end
+  return math.max(0, most)
 end
 
 local function settle(change)
@@ -151,13 +178,15 @@ end
 load()
 local granted, wait = 1, 0
 if act == 'reserve' then
-  granted, wait = reserve(operands(1), tonumber(ARGV[OPERANDS + 4]))
+  granted, wait = reserve(operands(1), tonumber(ARGV[OPERANDS + 4]), tonumber(ARGV[OPERANDS + 5]))
 elseif act == 'settle' then
   settle(operands(1))
 elseif act == 'pause' then
   pause(tonumber(ARGV[OPERANDS + 1]))
 elseif act == 'learn' then
   learn(operands(1), operands(4))
+elseif act == 'room' then
+  return {exact(room(tonumber(ARGV[OPERANDS + 1]), tonumber(ARGV[OPERANDS + 2]), tonumber(ARGV[OPERANDS + 3])))}
 elseif act == 'status' then
   fill()
   return {exact(limit[1]), exact(limit[2]), exact(limit[3]), exact(level[1]), exact(level[2]), exact(level[3]),

@@ -68,11 +68,12 @@ class RedisLimiter:
         self._learnt_at: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
 
-    async def reserve(self, model: str, need: Need, *, share: float = 1.0) -> Permit | NoRoom:
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit | NoRoom:
         """See the port. Waits for a turn that was booked ahead; cancelled meanwhile, it gives the room back."""
         amounts = (float(need.requests), float(need.input_tokens), float(need.output_tokens))
         while True:
-            turn, shared = await self._book(model, amounts, max(share, _LEAST_SHARE))
+            kept_s = self._pacing.kept_s if can_wait else 0.0
+            turn, shared = await self._book(model, amounts, max(share, _LEAST_SHARE), kept_s)
             if not turn.granted:
                 return NoRoom(turn.wait_s)
             permit = Permit(model, need, shared)
@@ -128,6 +129,14 @@ class RedisLimiter:
         except AwayError:
             self._keep(model, lambda state, at: model_of.learn(state, at, self._part(known), left, self._own))
 
+    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
+        """See the port."""
+        try:
+            (more,) = await self._ask(model, "room", within_s, max(share, _LEAST_SHARE), self._pacing.kept_s)
+        except AwayError:
+            return None
+        return float(more)
+
     async def status(self, model: str) -> tuple[BucketStatus, ...]:
         """See the port. `source` is learnt, settings (a cap binds), assumed, or local while Redis is away."""
         try:
@@ -146,12 +155,12 @@ class RedisLimiter:
         """Give the connections back."""
         await self._redis.close()
 
-    async def _book(self, model: str, need: Amounts, share: float) -> tuple[Turn, bool]:
+    async def _book(self, model: str, need: Amounts, share: float, kept_s: float) -> tuple[Turn, bool]:
         try:
-            granted, wait_s, _ = await self._ask(model, "reserve", *need, share)
+            granted, wait_s, _ = await self._ask(model, "reserve", *need, share, kept_s)
         except AwayError:
             state, turn = model_of.reserve(
-                self._own_bucket(model), time.monotonic(), need, share=share, pacing=self._own
+                self._own_bucket(model), time.monotonic(), need, share=share, pacing=self._own, kept_s=kept_s
             )
             self._local[model] = state
             return turn, False
@@ -160,7 +169,7 @@ class RedisLimiter:
     async def _ask(self, model: str, act: str, *operands: Value) -> Reply:
         now = "" if self._server_clock is None else repr(self._server_clock())
         reply = await self._redis.run(f"qa:limits:{{{model}}}", [act, now, *self._constants, *operands])
-        if act != "status":
+        if act not in ("status", "room"):
             # Another process may have been told to pause: every answer says so.
             self._paused_until[model] = time.monotonic() + float(reply[2])
         return reply

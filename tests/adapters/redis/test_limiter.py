@@ -70,7 +70,7 @@ def _stored(url: str) -> dict[str, float]:
 
 
 def _flat(state: Bucket) -> dict[str, float]:
-    columns = {"limits": "limit", "levels": "level", "learnt": "learnt"}
+    columns = {"limits": "limit", "levels": "level", "learnt": "learnt", "usual": "usual"}
     flat: dict[str, float] = {}
     for field in fields(state):
         value = getattr(state, field.name)
@@ -84,7 +84,7 @@ def _flat(state: Bucket) -> dict[str, float]:
 amounts = st.tuples(st.just(1), st.integers(1, 400_000), st.integers(0, 80_000))
 known = st.tuples(*[st.none() | st.integers(1, 10_000_000)] * 3)
 acts = st.one_of(
-    st.tuples(st.just("reserve"), amounts, st.sampled_from([0.1, 0.5, 1.0])),
+    st.tuples(st.just("reserve"), amounts, st.sampled_from([0.1, 0.5, 1.0]), st.sampled_from([0.0, 1.0, 3.0])),
     st.tuples(st.just("settle"), st.tuples(*[st.integers(-5000, 5000)] * 3)),
     st.tuples(st.just("pause"), st.floats(0.1, 30)),
     st.tuples(st.just("learn"), known, known),
@@ -104,6 +104,9 @@ def test_the_script_does_what_the_model_does(broker_url: str, stream: list[tuple
             state, turn = _modelled(state, clock.now, act, operands, pacing)
             assert bool(reply[0]) == turn.granted
             assert float(reply[1]) == pytest.approx(turn.wait_s, rel=1e-9, abs=1e-9)
+            room = await limiter.room(MODEL, within_s=1.5, share=0.5)
+            modelled = model.room(state, clock.now, within_s=1.5, share=0.5, pacing=pacing)
+            assert room == pytest.approx(modelled, rel=1e-9, abs=1e-9)
             assert _stored(broker_url) == pytest.approx(_flat(state), rel=1e-9, abs=1e-6)
 
     with redis.Redis.from_url(broker_url) as client:
@@ -113,7 +116,7 @@ def test_the_script_does_what_the_model_does(broker_url: str, stream: list[tuple
 
 def _operands(act: str, operands: list[Any]) -> list[Any]:
     if act == "reserve":
-        return [*operands[0], operands[1]]
+        return [*operands[0], *operands[1:]]
     if act == "learn":
         return ["" if value is None else value for value in (*operands[0], *operands[1])]
     return list(operands[0]) if act == "settle" else operands
@@ -124,7 +127,7 @@ def _modelled(state: Bucket, now: float, act: str, operands: list[Any], pacing: 
     match act:
         case "reserve":
             need: Amounts = operands[0]
-            return model.reserve(state, now, need, share=operands[1], pacing=pacing)
+            return model.reserve(state, now, need, share=operands[1], pacing=pacing, kept_s=operands[2])
         case "settle":
             return model.settle(state, now, operands[0], pacing), done
         case "pause":

@@ -1,0 +1,285 @@
+"""Deliveries of alerts: work like any other, with an endpoint that limits how much of it is under way."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, Uuid, bindparam, func, select
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, distinct_on
+from sqlalchemy.sql.elements import ColumnElement
+
+from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
+from qa_worker.adapters.postgres.delivery_turns import QUEUE_NEXT, QUEUEABLE, QUEUEABLE_OF
+from qa_worker.adapters.postgres.endpoints import NEWEST_FIRST, SIGNS, health_of, ref_of
+from qa_worker.adapters.postgres.tables import (
+    alerts,
+    deliveries,
+    delivery_attempts,
+    endpoint_secrets,
+    endpoints,
+    workspaces,
+)
+from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, seconds
+from qa_worker.application.delivering import NO_END, OFF, Address, DeliveryRecord, Errand, Gate
+from qa_worker.domain.endpoint import HealthRules
+from qa_worker.domain.errors import LeaseLost
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.work import Lease, WorkState, WorkStatus
+from qa_worker.messages import Queue, TaskName
+
+_NOW = func.clock_timestamp()
+_DIED = Failure(
+    FailureKind.ABANDONED,
+    FailureKind.ABANDONED.value,
+    "The process that sent this alert died or lost the database for longer than its lease.",
+)
+_OFF = Failure(FailureKind.REJECTED, OFF, "The endpoint is switched off.")
+_NO_END = Failure(
+    FailureKind.TRANSIENT, NO_END, "The endpoint has been failing for as long as all tries of an alert would take."
+)
+
+
+class PostgresDeliveries:
+    """Implements the port `Deliveries` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._work = WorkRows(connection, deliveries)
+
+    def gate(self, delivery_id: uuid.UUID) -> Gate | None:
+        """See the port."""
+        row = self._connection.execute(_GATE, {"delivery": delivery_id}).one_or_none()
+        if row is None:
+            return None
+        return Gate(row.id, row.state == "active", health_of(row), row.last_success_at, row.now)
+
+    def status(self, delivery_id: uuid.UUID) -> WorkStatus | None:
+        """See the port."""
+        return self._work.status(delivery_id)
+
+    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, room: int, lease_s: float) -> Errand | None:
+        """See the port."""
+        given = {"room": room, "endpoint": gate.endpoint_id}
+        leases = self._work.claim([delivery_id], lease_s=lease_s, only=_CLAIM, **given)
+        if not leases:
+            return None
+        row = self._connection.execute(_PARCEL, {"delivery": delivery_id}).one()
+        secrets = tuple(bytes(secret) for secret in row.secrets or ())
+        return Errand(
+            leases[0], gate, Address(ref_of(row), bytes(row.target), secrets), row.message_id, bytes(row.body)
+        )
+
+    def put_back(self, delivery_id: uuid.UUID, *, wait_s: float, reason: str) -> None:
+        """See the port."""
+        self._work.put_back(delivery_id, wait_s=wait_s, reason=reason)
+
+    def delivered(self, lease: Lease, record: DeliveryRecord) -> bool:
+        """See the port."""
+        values = {"state": WorkState.DONE.value, "delivered_at": _NOW, **failure_values(record)}
+        return self._release(lease, values, record)
+
+    def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: DeliveryRecord) -> bool:
+        """See the port."""
+        values = self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=record)
+        return self._release(lease, values, record)
+
+    def bury(self, lease: Lease, record: DeliveryRecord) -> bool:
+        """See the port."""
+        now = self._release(lease, {"state": WorkState.DEAD.value, **failure_values(record)}, record)
+        if now:
+            self._write_letters([self._row(lease.work_id)])
+        return now
+
+    def bury_open(self, endpoint_id: uuid.UUID, failure: Failure) -> int:
+        """See the port."""
+        return self._bury_waiting(deliveries.c.endpoint_id == endpoint_id, failure, limit=_AT_ONCE)
+
+    def bury_hopeless(self, rules: HealthRules, *, patience_s: float, limit: int) -> int:
+        """See the port."""
+        off = select(endpoints.c.id).where(endpoints.c.state == "disabled")
+        failing = select(endpoints.c.id).where(
+            endpoints.c.state == "active", endpoints.c.consecutive_failures >= rules.threshold
+        )
+        waited = deliveries.c.endpoint_id.in_(failing) & (deliveries.c.created_at < _NOW - seconds(patience_s))
+        return sum(
+            (
+                self._bury_waiting(deliveries.c.endpoint_id.in_(off), _OFF, limit=limit),
+                self._bury_waiting(waited, _NO_END, limit=limit),
+            )
+        )
+
+    def queue_new(self, delivery_ids: Sequence[uuid.UUID], rules: HealthRules, *, limit: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        if not delivery_ids:
+            return []
+        return self._queue(
+            QUEUEABLE_OF, {**_rules(rules), "batch": len(delivery_ids), "only": list(delivery_ids)}, limit
+        )
+
+    def queue_due(self, rules: HealthRules, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        return self._queue(QUEUEABLE, {**_rules(rules), "batch": batch}, limit)
+
+    def queue_next(self, endpoint_id: uuid.UUID, rules: HealthRules) -> uuid.UUID | None:
+        """See the port."""
+        given = {**_rules(rules), "endpoint": endpoint_id}
+        queued: uuid.UUID | None = self._connection.execute(QUEUE_NEXT, given).scalar_one_or_none()
+        return queued
+
+    def _queue(self, which: Select[Any], given: dict[str, Any], limit: int) -> Sequence[uuid.UUID]:
+        chosen = list(self._connection.execute(which, given).scalars())
+        queued = self._work.queue_new(chosen, in_flight_limit=limit)
+        return [one for one in chosen if one in queued]
+
+    def free_expired(self, *, limit: int) -> tuple[int, int]:
+        """See the port."""
+        expired = self._work.expired(limit=limit)
+        if not expired:
+            return 0, 0
+        self._connection.execute(plain_insert(delivery_attempts), [_abandoned(row) for row in expired])
+        freed = [row.id for row in expired if row.attempt < row.max_attempts]
+        if freed:
+            self._work.free(freed)
+        buried = [row for row in expired if row.attempt >= row.max_attempts]
+        for row in buried:
+            lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
+            self._work.release(lease, {"state": WorkState.DEAD.value, **_error_values(_DIED)})
+        self._write_letters([self._row(row.id) for row in buried])
+        return len(freed), len(buried)
+
+    def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        rows = self._work.unsent(older_than_s=older_than_s, waiting=waiting, limit=limit)
+        return [row.id for row in rows]
+
+    def _release(self, lease: Lease, values: dict[str, Any], record: DeliveryRecord) -> bool:
+        """Write the end of a try; False where this very end was written before, by a commit whose answer was lost."""
+        try:
+            self._work.release(lease, {**values, "response_status": record.answer.status})
+        except LeaseLost:
+            written = select(delivery_attempts.c.result).where(delivery_attempts.c.id == lease.token)
+            if self._connection.execute(written).scalar_one_or_none() == record.result:
+                return False
+            raise
+        answer = record.answer
+        self._connection.execute(
+            plain_insert(delivery_attempts).values(
+                id=lease.token,
+                delivery_id=lease.work_id,
+                attempt=lease.attempt,
+                result=record.result,
+                started_at=lease.started_at,
+                ended_at=record.ended_at,
+                status_code=answer.status,
+                duration_ms=answer.duration_ms,
+                response_head=answer.head,
+                **failure_values(record),
+            )
+        )
+        return True
+
+    def _bury_waiting(self, which: ColumnElement[bool], failure: Failure, *, limit: int) -> int:
+        rows = self._work.bury_waiting(which, _error_values(failure), limit=limit)
+        self._write_letters(rows)
+        return len(rows)
+
+    def _row(self, delivery_id: uuid.UUID) -> Row[Any]:
+        return self._connection.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one()
+
+    def _write_letters(self, rows: Sequence[Row[Any]]) -> None:
+        failed = self._connection.execute(_FIRST_ERRORS, {"ids": [row.id for row in rows]}) if rows else ()
+        first_errors = {row.delivery_id: row.error_message for row in failed}
+        write_letters(self._connection, [_letter(row, first_errors.get(row.id, "")) for row in rows])
+
+
+# The sweep takes the rest.
+_AT_ONCE = 1000
+_OTHER = deliveries.alias("other")
+# Counted by the claim itself, while the gate is locked, so that no two claims count the same room.
+_RUNNING = select(func.count()).where(
+    _OTHER.c.state == WorkState.RUNNING.value, _OTHER.c.endpoint_id == bindparam("endpoint")
+)
+_CLAIM = claiming(deliveries, _RUNNING.scalar_subquery() < bindparam("room"))
+_GATE = (
+    select(
+        endpoints.c.id,
+        endpoints.c.state,
+        endpoints.c.failing_since,
+        endpoints.c.consecutive_failures,
+        endpoints.c.paused_until,
+        endpoints.c.last_success_at,
+        _NOW.label("now"),
+    )
+    .join(deliveries, deliveries.c.endpoint_id == endpoints.c.id)
+    .where(deliveries.c.id == bindparam("delivery"))
+    # Not the key: deliveries to it can still be added meanwhile.
+    .with_for_update(of=endpoints, key_share=True)
+)
+_PARCEL = (
+    select(
+        deliveries.c.message_id,
+        alerts.c.body,
+        endpoints.c.id,
+        endpoints.c.workspace_id,
+        workspaces.c.name.label("workspace_name"),
+        endpoints.c.name,
+        endpoints.c.kind,
+        endpoints.c.target,
+        select(func.array_agg(aggregate_order_by(endpoint_secrets.c.ciphertext, *NEWEST_FIRST)))
+        .where(endpoint_secrets.c.endpoint_id == endpoints.c.id, SIGNS)
+        .scalar_subquery()
+        .label("secrets"),
+    )
+    .join(alerts, alerts.c.id == deliveries.c.alert_id)
+    .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
+    .join(workspaces, workspaces.c.id == endpoints.c.workspace_id)
+    .where(deliveries.c.id == bindparam("delivery"))
+)
+_FIRST_ERRORS = (
+    select(delivery_attempts.c.delivery_id, delivery_attempts.c.error_message)
+    .ext(distinct_on(delivery_attempts.c.delivery_id))
+    .where(
+        delivery_attempts.c.delivery_id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
+        delivery_attempts.c.error_kind.is_not(None),
+    )
+    .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.started_at)
+)
+
+
+def _rules(rules: HealthRules) -> dict[str, int]:
+    return {"room": rules.in_flight, "threshold": rules.threshold}
+
+
+def _letter(row: Row[Any], first_error: str) -> Letter:
+    return Letter(
+        kind="alert",
+        ref_id=row.id,
+        workspace_id=row.workspace_id,
+        endpoint_id=row.endpoint_id,
+        queue=Queue.SEND_ALERT.value,
+        task=TaskName.SEND_ALERT.value,
+        reason=row.error_code,
+        attempts=row.attempt,
+        first_error=first_error or row.error_message,
+        last_error=row.error_message,
+        payload={"delivery_id": str(row.id), "alert_id": str(row.alert_id)},
+    )
+
+
+def _error_values(failure: Failure) -> dict[str, Any]:
+    return {"error_kind": failure.kind.value, "error_code": failure.code, "error_message": failure.message}
+
+
+def _abandoned(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.lease_token,
+        "delivery_id": row.id,
+        "attempt": row.attempt,
+        "result": "abandoned",
+        "started_at": row.started_at,
+        "ended_at": row.lease_until,
+        **_error_values(_DIED),
+    }

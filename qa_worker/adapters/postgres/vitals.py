@@ -1,0 +1,81 @@
+"""What the database knows of the system's health."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from qa_worker.adapters.postgres.engine import store_errors
+from qa_worker.adapters.postgres.tables import dead_letters, evaluations
+from qa_worker.domain.call import WorkspaceId
+from qa_worker.domain.evaluation import Verdict
+from qa_worker.domain.failure_rate import Tally
+from qa_worker.domain.work import FINAL, Lane, WorkState
+
+# Rows are found by the time they were made and chosen by the time they were graded: this much may lie in between.
+_GRADED_WITHIN = timedelta(days=1)
+
+
+class PostgresVitals:
+    """Implements the port `Vitals`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def tallies(self, workspace: WorkspaceId, *, since: datetime, until: datetime) -> Mapping[uuid.UUID, Tally]:
+        """See the port. A call that waited more than a day for its verdict is not counted: no index would find it."""
+        columns = evaluations.c
+        query = (
+            select(columns.agent_id, *(_counted(verdict).label(verdict.value) for verdict in Verdict))
+            .where(
+                columns.workspace_id == workspace,
+                columns.is_current,
+                columns.created_at >= since - _GRADED_WITHIN,
+                columns.created_at < until,
+                columns.evaluated_at >= since,
+                columns.evaluated_at < until,
+            )
+            .group_by(columns.agent_id)
+        )
+        with store_errors(), self._engine.connect() as connection:
+            return {row.agent_id: _tally(row._mapping) for row in connection.execute(query)}  # noqa: SLF001 - public in SQLAlchemy
+
+    def new_letters(self, workspace: WorkspaceId, *, since: datetime) -> int:
+        """See the port."""
+        columns = dead_letters.c
+        new = (columns.workspace_id == workspace) & (columns.state == "open") & (columns.died_at >= since)
+        with store_errors(), self._engine.connect() as connection:
+            return int(connection.execute(select(func.count()).where(new)).scalar_one())
+
+    def oldest_waiting_s(self, workspace: WorkspaceId) -> float | None:
+        """See the port."""
+        columns = evaluations.c
+        mine = (columns.workspace_id == workspace) & (columns.lane == Lane.LIVE.value)
+        # State by state: each has a small index of its own, which a list of states would not use.
+        oldest_of = [
+            select(func.min(columns.created_at)).where(mine, columns.state == state.value).scalar_subquery()
+            for state in WorkState
+            if state not in FINAL
+        ]
+        age = func.extract("epoch", func.clock_timestamp() - func.least(*oldest_of))
+        with store_errors(), self._engine.connect() as connection:
+            oldest = connection.execute(select(age)).scalar_one_or_none()
+        return None if oldest is None else float(oldest)
+
+
+def _counted(verdict: Verdict) -> ColumnElement[int]:
+    return func.count().filter(evaluations.c.verdict == verdict.value)
+
+
+def _tally(counts: Mapping[Any, Any]) -> Tally:
+    return Tally(
+        passed=counts[Verdict.PASS.value],
+        failed=counts[Verdict.FAIL.value],
+        needs_review=counts[Verdict.NEEDS_REVIEW.value],
+        not_evaluated=counts[Verdict.NOT_EVALUATED.value],
+    )

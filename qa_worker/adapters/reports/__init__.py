@@ -1,0 +1,1 @@
+"""Results of suites in the formats that other programs read."""

@@ -1,0 +1,104 @@
+"""A receiver of alerts: how it fares, how much may be under way to it, when it is left alone, when it is switched off.
+
+One that fails again and again gets a pause, and after it one delivery as a probe; each failed probe doubles the pause, a
+success ends all of it. So a dead receiver costs a slot now and then, and the deliveries to it wait without using up
+attempts. One that has failed for days is switched off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from qa_worker.domain.breaker import BreakerRules, open_s
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.retry import RetryPolicy
+from qa_worker.domain.work import WorkState, WorkStatus
+
+
+class EndpointKind(StrEnum):
+    """How a receiver is spoken to."""
+
+    WEBHOOK = "webhook"
+    SLACK = "slack"
+    APPRISE = "apprise"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """At most `in_flight` deliveries at once; after `threshold` failures in a row a pause of `pause_s`, up to `max_pause_s`.
+
+    Switched off where it has failed for `off_after_s` without any success, at least `off_after_failures` times.
+    """
+
+    in_flight: int = 4
+    threshold: int = 5
+    pause_s: float = 15.0
+    max_pause_s: float = 300.0
+    off_after_s: float = 5 * 24 * 3600.0
+    off_after_failures: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an endpoint has fared since its last success."""
+
+    failing_since: datetime | None = None
+    consecutive_failures: int = 0
+    paused_until: datetime | None = None
+
+    def paused_at(self, now: datetime) -> bool:
+        """Whether it is left alone."""
+        return self.paused_until is not None and self.paused_until > now
+
+
+def room(health: Health, rules: HealthRules) -> int:
+    """How many deliveries may be under way at once; one, the probe, where it has failed too often."""
+    return 1 if health.consecutive_failures >= rules.threshold else rules.in_flight
+
+
+def after_failure(health: Health, failure: Failure, *, rules: HealthRules, now: datetime, max_wait_s: float) -> Health:
+    """The health after a failed delivery. `max_wait_s` bounds what a receiver may ask for.
+
+    What was under way when the pause began doesn't make it longer: its failures are one event. A refused alert (4xx)
+    comes quickly and says nothing of the next one, so it is counted and pauses nothing.
+    """
+    since = health.failing_since or now
+    if health.paused_at(now):
+        return replace(health, failing_since=since)
+    failures = health.consecutive_failures + 1
+    pause_s = min(max(failure.retry_after_s or 0.0, 0.0), max_wait_s)
+    if failures >= rules.threshold and failure.kind is not FailureKind.REJECTED:
+        breaker = BreakerRules(recovery_s=rules.pause_s, max_recovery_s=rules.max_pause_s)
+        pause_s = max(pause_s, open_s(failures - rules.threshold + 1, breaker))
+    until = now + timedelta(seconds=pause_s) if pause_s > 0 else None
+    return Health(since, failures, until)
+
+
+def is_given_up(health: Health, *, rules: HealthRules, now: datetime) -> bool:
+    """Whether it has failed for so long that it is switched off."""
+    if health.failing_since is None or health.consecutive_failures < rules.off_after_failures:
+        return False
+    return (now - health.failing_since).total_seconds() >= rules.off_after_s
+
+
+def patience_s(policy: RetryPolicy) -> float:
+    """How long a delivery waits for a paused endpoint at most: as long as all its tries would take."""
+    last = len(policy.schedule_s) - 1
+    return sum(policy.schedule_s[min(attempt, last)] for attempt in range(policy.max_attempts - 1))
+
+
+def why_not_sent(status: WorkStatus, *, now: datetime) -> str:
+    """Why a message about this delivery has nothing to do: the text of a `Skipped`."""
+    match status.state:
+        case WorkState.DONE:
+            return "already delivered"
+        case WorkState.DEAD:
+            return "given up on before"
+        case WorkState.RUNNING:
+            return "being sent by another worker"
+        case WorkState.PENDING if status.not_before > now:
+            return "waiting for its next attempt"
+        case _:
+            return "claimed by another worker"

@@ -1,0 +1,86 @@
+"""An agent's turn that the caller cuts: what was heard, what never was, and whether the agent gave way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qa_worker.domain.folding import words
+from qa_worker.domain.markers import AfterWords, Interruption
+
+CUT_NOTE = "[cut off by the caller]"
+"""Stands at the end of a cut turn in the history that agent and judge see. EVA's judges read such a tag, too."""
+_TALKS_ON_WORDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A turn in two: up to the caller's first word, and the rest, which is empty where the turn was over by then."""
+
+    heard: str
+    unheard: str
+
+    @property
+    def interrupts(self) -> bool:
+        """True where something was left unsaid."""
+        return bool(self.unheard)
+
+    @property
+    def history(self) -> str:
+        """The turn as it goes into the history: the heard part, with a note that it was cut."""
+        return f"{self.heard} {CUT_NOTE}" if self.interrupts else self.heard
+
+
+def cut(turn: str, at: Interruption) -> Cut:
+    """The agent's turn, cut where the caller interrupts it.
+
+    Words are what blanks part, and hold a letter or digit; phrases are found without regard to case and punctuation, at
+    their first place. A turn that is shorter, or doesn't hold the phrase, is heard to its end: nobody was interrupted.
+    """
+    tokens = _tokens(turn)
+    last = _nth_word(tokens, at.count) if isinstance(at, AfterWords) else _phrase_end(tokens, words(at.phrase).split())
+    if last is None:
+        return Cut(turn.strip(), "")
+    end = tokens[last].end
+    rest = turn[end:].strip()
+    return Cut(turn[:end].strip(), rest) if words(rest) else Cut(turn.strip(), "")
+
+
+def talks_on(unheard: str, answer: str) -> bool:
+    """Whether the agent's next turn goes on with what was cut off, as if nobody had spoken.
+
+    That is measured by the next turn beginning with the first four words of the rest (or all of them, where there are
+    two or three); shorter rests tell nothing. Whether the answer fits what the caller said is the judge's to say.
+    """
+    rest = words(unheard).split()[:_TALKS_ON_WORDS]
+    return len(rest) > 1 and words(answer).split()[: len(rest)] == rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """One word of a turn as it stands there: where it ends, and the folded words in it ("well-known" holds two)."""
+
+    end: int
+    folded: tuple[str, ...]
+
+
+def _tokens(turn: str) -> list[_Token]:
+    tokens, place = [], 0
+    for word in turn.split():
+        end = turn.index(word, place) + len(word)
+        tokens.append(_Token(end, tuple(words(word).split())))
+        place = end
+    return tokens
+
+
+def _nth_word(tokens: Sequence[_Token], count: int) -> int | None:
+    spoken = [number for number, token in enumerate(tokens) if token.folded]
+    return spoken[count - 1] if count <= len(spoken) else None
+
+
+def _phrase_end(tokens: Sequence[_Token], phrase: Sequence[str]) -> int | None:
+    flat = [(word, number) for number, token in enumerate(tokens) for word in token.folded]
+    for start in range(len(flat) - len(phrase) + 1):
+        if all(flat[start + offset][0] == word for offset, word in enumerate(phrase)):
+            return flat[start + len(phrase) - 1][1]
+    return None

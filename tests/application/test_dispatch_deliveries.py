@@ -1,0 +1,196 @@
+"""Which deliveries leave when, what is found again, and what is given up without another try."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, update
+
+from qa_worker import messages
+from qa_worker.adapters.postgres.tables import deliveries, endpoints
+from qa_worker.application.delivering import NO_END, OFF
+from qa_worker.application.ports import Rescued
+from qa_worker.domain.outcome import Done
+from tests.conftest import Outbox, UnitsOfWork
+from tests.post import BROKEN, DELIVERED, Post, ScriptedChannel
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def post(uow: UnitsOfWork) -> Post:
+    """An empty workspace."""
+    return Post(uow)
+
+
+def _sent(outbox: Outbox) -> list[uuid.UUID]:
+    ids = [message.kwargs["delivery_id"] for message in outbox.sent]
+    outbox.sent.clear()
+    return [uuid.UUID(str(one)) for one in ids]
+
+
+def test_endpoints_take_turns_and_none_gets_more_than_its_room(post: Post, outbox: Outbox) -> None:
+    flood, quiet = post.endpoint("flood"), post.endpoint("quiet")
+    for _ in range(20):
+        post.alert(flood)
+    (late,) = post.alert(quiet)
+
+    assert post.dispatch() == 3
+
+    sent = [post.row(one) for one in _sent(outbox)]
+    assert Counter(row.endpoint_id for row in sent) == {flood: 2, quiet: 1}
+    assert late in [row.id for row in sent[:2]], "the first of each endpoint goes before the second of any"
+    assert post.dispatch() == 0
+
+
+def test_no_more_is_under_way_than_all_workers_together_should_have(post: Post) -> None:
+    post.limit = 3
+    for number in range(5):
+        post.alert(post.endpoint(f"endpoint-{number}"))
+
+    assert post.dispatch() == 3
+    assert post.dispatch() == 0
+    queued = next(row.id for row in post.rows() if row.state == "queued")
+    post.send(queued, DELIVERED)
+    assert post.dispatch() == 1
+
+
+def test_live_alerts_go_before_replayed_ones(post: Post, outbox: Outbox) -> None:
+    endpoint = post.endpoint()
+    replayed = [post.alert(endpoint)[0] for _ in range(5)]
+    post.change(deliveries, lane="backlog", not_before=func.now() - timedelta(hours=1))
+    (live,) = post.alert(endpoint)
+
+    post.dispatch()
+
+    first, second = _sent(outbox)
+    assert first == live
+    assert second in replayed
+
+
+def test_what_is_not_due_or_not_wanted_stays(post: Post) -> None:
+    later, off, paused = post.endpoint("later"), post.endpoint("off"), post.endpoint("paused")
+    post.alert(later, off, paused)
+    with post.uow.engine.begin() as connection:
+        soon = func.now() + timedelta(seconds=60)
+        connection.execute(update(deliveries).where(deliveries.c.endpoint_id == later).values(not_before=soon))
+        connection.execute(update(endpoints).where(endpoints.c.id == paused).values(paused_until=soon))
+
+    assert post.dispatch() == 1
+
+
+def test_new_alerts_are_sent_at_once_as_far_as_there_is_room(post: Post) -> None:
+    endpoint, other = post.endpoint(), post.endpoint("other")
+    first = post.alert(endpoint, other)
+    more = [post.alert(endpoint)[0] for _ in range(3)]
+
+    with post.uow() as work:
+        queued = work.deliveries.queue_new([*first, *more], post.rules, limit=50)
+        again = work.deliveries.queue_new([*first, *more], post.rules, limit=50)
+        work.commit()
+
+    assert len(queued) == 3
+    assert set(first) <= set(queued)
+    assert again == []
+
+
+def test_what_waits_for_an_endpoint_that_is_off_dies_with_a_letter(post: Post) -> None:
+    endpoint, other = post.endpoint(), post.endpoint("other")
+    delivery, kept = post.alert(endpoint, other)
+    with post.uow.engine.begin() as connection:
+        connection.execute(update(endpoints).where(endpoints.c.id == endpoint).values(state="disabled"))
+
+    assert post.dispatch() == 1
+    post.dispatch()
+
+    assert (post.row(delivery).state, post.row(kept).state) == ("dead", "queued")
+    (letter,) = post.letters()
+    assert (letter.ref_id, letter.reason, letter.attempts) == (delivery, OFF, 0)
+    assert letter.first_error == letter.last_error == "The endpoint is switched off."
+
+
+def test_an_alert_waits_for_a_failing_endpoint_no_longer_than_its_tries_would_take(post: Post) -> None:
+    """Two waits of 10 and 20 s: after 30 s behind a paused endpoint it is a dead letter, though it was tried once."""
+    endpoint = post.endpoint()
+    old, fresh = [*post.alert(endpoint), *post.alert(endpoint)]
+    post.send(old, BROKEN)
+    soon = func.now() + timedelta(seconds=600)
+    post.change(endpoints, consecutive_failures=7, paused_until=soon)
+    with post.uow.engine.begin() as connection:
+        long_ago = func.now() - timedelta(seconds=31)
+        connection.execute(update(deliveries).where(deliveries.c.id == old).values(created_at=long_ago))
+
+    assert post.dispatch() == 0
+
+    assert (post.row(old).state, post.row(fresh).state) == ("dead", "queued")
+    (letter,) = post.letters()
+    assert (letter.ref_id, letter.reason, letter.attempts) == (old, NO_END, 1)
+    assert letter.first_error == "The receiver answered 500."
+
+
+def test_an_old_alert_of_an_endpoint_that_works_is_no_dead_letter(post: Post) -> None:
+    (delivery,) = post.alert(post.endpoint())
+    post.change(deliveries, created_at=func.now() - timedelta(days=3))
+
+    assert post.dispatch() == 1
+    assert post.send(delivery, DELIVERED) == Done("delivered")
+    assert post.letters() == []
+
+
+def test_a_message_that_the_broker_lost_is_sent_again(post: Post, outbox: Outbox) -> None:
+    (delivery,) = post.alert(post.endpoint())
+    post.dispatch()
+    assert _sent(outbox) == [delivery]
+    time.sleep(0.05)
+
+    assert post.rescue(waiting=1) == Rescued(), "its message still lies in the broker"
+    assert post.rescue() == Rescued(resent=1)
+    assert outbox.sent == [messages.send_alert(delivery)]
+
+
+def test_a_dead_workers_delivery_is_sent_again_under_the_same_id(post: Post) -> None:
+    (delivery,) = post.alert(post.endpoint())
+    killed = ScriptedChannel([KilledWorkerError()])
+    with pytest.raises(KilledWorkerError):
+        post.send_with(delivery, killed)
+    post.change(deliveries, state="running", lease_token=uuid.uuid4(), lease_until=func.now() - timedelta(seconds=1))
+
+    assert post.rescue() == Rescued(freed=1)
+    post.make_due()
+    survivor = ScriptedChannel([DELIVERED])
+    assert post.send_with(delivery, survivor) == Done("delivered")
+
+    assert killed.parcels[0].message_id == survivor.parcels[0].message_id
+    assert killed.parcels[0].body == survivor.parcels[0].body
+
+
+def test_a_delivery_that_kills_its_workers_ends_as_a_dead_letter(post: Post) -> None:
+    (delivery,) = post.alert(post.endpoint())
+    post.change(
+        deliveries,
+        state="running",
+        attempt=3,
+        started_at=func.now(),
+        lease_token=uuid.uuid4(),
+        lease_until=func.now() - timedelta(seconds=1),
+    )
+
+    assert post.rescue() == Rescued(buried=1)
+
+    assert post.row(delivery).state == "dead"
+    (letter,) = post.letters()
+    assert (letter.reason, letter.attempts) == ("abandoned", 3)
+
+
+def test_nothing_stuck_is_nothing_done(post: Post, outbox: Outbox) -> None:
+    assert post.rescue() == Rescued()
+    assert post.dispatch() == 0
+    assert outbox.sent == []
+
+
+class KilledWorkerError(Exception):
+    """Stands for a process that ends in the middle of a delivery."""
