@@ -23,18 +23,21 @@ def messages_for(
 ) -> list[messages.Message]:
     """One message for each live call of a workspace within its share of the limit (an eighth); bulk messages for the rest.
 
+    What may have killed its worker has a message of its own, so that it takes no other call with it again.
     `under_way` is what each workspace has queued or running besides `work`.
     """
     share = max(_AT_LEAST, in_flight_limit // _SHARE)
     counts = Counter(under_way)
-    express: list[messages.Message] = []
+    single: list[messages.Message] = []
     bulk: list[WorkRef] = []
     for ref in work:
         if ref.lane is Lane.LIVE and counts[ref.workspace] < share:
-            express.append(messages.evaluate_call(ref.call_id, ref.evaluation_id))
+            single.append(messages.evaluate_call(ref.call_id, ref.evaluation_id))
+        elif ref.alone:
+            single.append(messages.evaluate_call(ref.call_id, ref.evaluation_id, queue=messages.Queue.BACKLOG))
         else:
             bulk.append(ref)
         counts[ref.workspace] += 1
     ids = [ref.evaluation_id for ref in bulk]
     batches = [ids[start : start + messages.BULK] for start in range(0, len(ids), messages.BULK)]
-    return express + [messages.evaluate_calls(batch) for batch in batches]
+    return single + [messages.evaluate_calls(batch) for batch in batches]

@@ -122,12 +122,13 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorkRef:
-    """A piece of work in the words of its message."""
+    """A piece of work in the words of its message. `alone`: its worker died, and it may be what killed it."""
 
     evaluation_id: uuid.UUID
     call_id: CallId
     workspace: WorkspaceId
     lane: Lane
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,10 @@ TRANSITIONS: frozenset[tuple[WorkState, WorkState]] = frozenset(
 )
 
 
+WORKER_DIED = "the worker died"
+"""What a row waits for whose worker died: it may have been the cause, and is sent alone from then on."""
+
+
 class Lane(StrEnum):
     """What goes first: a call that just ended, or a backlog that can wait."""
 
@@ -54,6 +58,8 @@ class Lane(StrEnum):
     BACKLOG = "backlog"
     BATCH = "batch"
     """What waits for a Message Batch, at half price within a day. No message is sent for it."""
+    RUN = "run"
+    """The grading of a scenario's run: done by whoever plays the run, and no figure of production calls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from qa_worker.application._sending import messages_for
 from qa_worker.application.ports import WorkRef
@@ -42,6 +43,19 @@ def test_a_workspace_beyond_its_share_gives_way_to_the_others() -> None:
     express = [message for message in sent if message.queue is Queue.EVALUATE_CALL]
     assert len(express) == 2 + 1, "an eighth of 256 is 32: two more of A, and the one of B"
     assert sum(len(message.kwargs.get("evaluation_ids", ())) for message in sent) == 38
+
+
+def test_what_may_have_killed_its_worker_is_sent_alone() -> None:
+    first, suspect, last = _refs(3, Lane.BACKLOG)
+
+    sent = messages_for([first, replace(suspect, alone=True), last], under_way={}, in_flight_limit=256)
+
+    assert [(message.task, message.queue) for message in sent] == [
+        (TaskName.EVALUATE_CALL, Queue.BACKLOG),
+        (TaskName.EVALUATE_CALLS, Queue.BACKLOG),
+    ]
+    assert sent[0].kwargs["evaluation_id"] == str(suspect.evaluation_id)
+    assert sent[1].kwargs["evaluation_ids"] == [str(first.evaluation_id), str(last.evaluation_id)]
 
 
 def test_nothing_to_send_is_no_message() -> None:

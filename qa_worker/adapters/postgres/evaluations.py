@@ -42,7 +42,7 @@ from qa_worker.domain.evaluation import Evaluation, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
-from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
+from qa_worker.domain.work import WORKER_DIED, Lane, Lease, WorkState, WorkStatus
 
 _DIED = "The process that worked on this call died or lost the database for longer than its lease."
 
@@ -289,7 +289,16 @@ _WRITTEN = select(attempts.c.id, attempts.c.result).where(
 
 
 def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:
-    return [WorkRef(row.id, CallId(row.call_id), WorkspaceId(row.workspace_id), Lane(row.lane)) for row in rows]
+    return [
+        WorkRef(
+            row.id,
+            CallId(row.call_id),
+            WorkspaceId(row.workspace_id),
+            Lane(row.lane),
+            alone=row.wait_reason == WORKER_DIED,
+        )
+        for row in rows
+    ]
 
 
 def _buried(code: str, at: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from qa_worker.application.ports import AttemptRecord
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
+from qa_worker.domain.work import WORKER_DIED, Lane, Lease, WorkState, WorkStatus
 
 _NOW = func.clock_timestamp()
 _SPREAD_S = 5.0
@@ -246,7 +246,7 @@ class WorkRows:
             .values(
                 state=WorkState.PENDING.value,
                 not_before=_NOW + seconds(_SPREAD_S) * func.random() * (self._table.c.attempt - 1),
-                wait_reason="the worker died",
+                wait_reason=WORKER_DIED,
                 lease_token=None,
                 lease_until=None,
             )

@@ -336,7 +336,9 @@ def test_a_dead_workers_call_is_free_again_and_its_attempt_counts(uow: UnitsOfWo
 
     with uow() as work:
         assert work.evaluations.free_expired(limit=10) == (1, 0)
+        (sent,) = work.evaluations.due(Room(live=5, backlog=5), batch=5)
         work.commit()
+    assert sent.alone, "it may be what killed the worker"
     again = _claim(uow, accepted.evaluation_id)
 
     assert again is not None
