@@ -214,6 +214,10 @@ class Vitals(Protocol):
         """Open dead letters of a workspace that died since then."""
         ...
 
+    def spend_limited(self, workspace: WorkspaceId) -> bool:
+        """Whether calls of a workspace wait because the provider's own spend limit is reached."""
+        ...
+
     def oldest_waiting_s(self, workspace: WorkspaceId) -> float | None:
         """For how long the oldest live call of a workspace has waited for its verdict; None where none waits."""
         ...

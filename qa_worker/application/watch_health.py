@@ -96,6 +96,9 @@ def _breaker(known: KnownRule, _now: datetime, watching: Watching) -> Iterator[C
 
 
 def _budget(known: KnownRule, _now: datetime, watching: Watching) -> Iterator[Condition]:
+    if watching.vitals.spend_limited(known.rule.workspace):
+        yield Condition(known, None, "the provider's own spend limit is reached: calls wait until it is raised")
+        return
     limit = known.rule.threshold or 1.0
     for spent in watching.spent_shares():
         # What others have spent is none of a workspace's business; what stops everybody is.

@@ -212,6 +212,14 @@ def test_a_429_closes_the_bucket_for_everyone() -> None:
     assert world.seen[-2:] == ["settle 0+0", "pause 7"]
 
 
+def test_the_providers_spend_limit_stops_all_calls_of_the_model_for_minutes() -> None:
+    world = World(result=_failure(FailureKind.SPEND_CAP, "enforced_spend_limit_reached"))
+
+    _grade(world)
+
+    assert world.seen[-2:] == ["settle 0+0", "pause 300"]
+
+
 def test_a_fault_of_ours_blames_nobody_and_gives_its_room_back() -> None:
     world = World(result=ZeroDivisionError())
 

@@ -207,6 +207,18 @@ def _letters(post: Post, *ages: timedelta, workspace: str = "w", state: str = "o
             )
 
 
+def test_the_providers_own_spend_limit_is_told(post: Post) -> None:
+    add_calls(post.uow, "waits")
+    add_rule(post.uow, RuleKind.BUDGET_REACHED, threshold=0.9)
+    assert post.look() == 0
+
+    with post.uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(state="pending", error_kind="spend_cap"))
+
+    assert post.look() == 1
+    assert post.details() == ["the provider's own spend limit is reached: calls wait until it is raised"]
+
+
 def test_new_dead_letters_of_the_workspace_are_told(post: Post) -> None:
     add_calls(post.uow, "call-1")
     add_calls(post.uow, "call-2", workspace="other")

@@ -14,6 +14,7 @@ from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.tables import dead_letters, evaluations
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.evaluation import Verdict
+from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.failure_rate import Tally
 from qa_worker.domain.work import FINAL, Lane, WorkState
 
@@ -51,6 +52,14 @@ class PostgresVitals:
         new = (columns.workspace_id == workspace) & (columns.state == "open") & (columns.died_at >= since)
         with store_errors(), self._engine.connect() as connection:
             return int(connection.execute(select(func.count()).where(new)).scalar_one())
+
+    def spend_limited(self, workspace: WorkspaceId) -> bool:
+        """See the port."""
+        columns = evaluations.c
+        waits = (columns.workspace_id == workspace) & (columns.state == WorkState.PENDING.value)
+        limited = select(columns.id).where(waits, columns.error_kind == FailureKind.SPEND_CAP.value).limit(1)
+        with store_errors(), self._engine.connect() as connection:
+            return connection.execute(limited).one_or_none() is not None
 
     def oldest_waiting_s(self, workspace: WorkspaceId) -> float | None:
         """See the port."""
