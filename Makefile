@@ -49,6 +49,10 @@ fmt: $(STAMP)  ## Format and fix what can be fixed
 bench: $(STAMP)  ## Every benchmark, tables and JSON (25 min; ARGS="--quick" 6 min; DATA=path adds the labelled calls)
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(STAMP)  ## promptfoo, deepeval and inspect_ai on the same calls, and their ratio to ours (installs 2.5 GB first)
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
 .PHONY: lock
 lock:  ## Renew both locks (needs uv): what runs, and what is needed to work on it
 	uv pip compile pyproject.toml $(LOCK) --output-file requirements.lock
@@ -56,4 +60,4 @@ lock:  ## Renew both locks (needs uv): what runs, and what is needed to work on 
 
 .PHONY: clean
 clean:  ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/.peers

@@ -42,6 +42,12 @@ task_retry_on_worker_lost = (
     True  # bounded by max_retries; without it a crashing prefork task looped for ever (measured)
 )
 
+# Ours keep what can't be used, as dead letters. Celery's own drop it, and a message with an odd body ends one worker after
+# the other (measured).
+worker_consumer = "qa_worker.tasks.consumer:Consumer"
+if broker_url.startswith(("redis", "valkey")):
+    broker_transport = "qa_worker.adapters.queue.guarded_redis:Transport"
+
 # Answers take seconds: threads wait as well as gevent does, need no patching, and gevent never redelivers on Redis.
 worker_pool = "threads"
 worker_concurrency = _settings.evaluate_concurrency
@@ -81,7 +87,8 @@ worker_send_task_events = True
 task_send_sent_event = False
 
 # Only queues that we know; a typing error in a queue's name must not make a new one.
-task_queues = tuple(declared_queue(queue) for queue in Queue)
+# Nobody takes from the last one: a worker without -Q must not know it.
+task_queues = tuple(declared_queue(queue) for queue in Queue if queue is not Queue.DEAD_LETTER)
 task_create_missing_queues = False
 task_default_queue = Queue.MAINTENANCE.value
 task_default_exchange = ""
@@ -98,8 +105,12 @@ task_routes = {
     TaskName.RAISE_DUE_ALERTS.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.WATCH_HEALTH.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.FORGET_OLD_ALERTS.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RECONCILE_DEAD_LETTERS.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.ADVANCE_BATCHES.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.GRADE_BACKLOG.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RUN_SCENARIO.value: {"queue": Queue.RUN_SCENARIO.value},
+    TaskName.DISPATCH_RUNS.value: {"queue": Queue.MAINTENANCE.value},
+    TaskName.RESCUE_RUNS.value: {"queue": Queue.MAINTENANCE.value},
 }
 # Celery's own limit is for each worker process alone, and off unless asked for.
 task_annotations = (
@@ -132,6 +143,16 @@ beat_schedule = {
         "schedule": _settings.rescue_every_s,
         "options": {"expires": max(300.0, _settings.rescue_every_s)},
     },
+    "send the runs that are due": {
+        "task": TaskName.DISPATCH_RUNS.value,
+        "schedule": _settings.dispatch_every_s,
+        "options": {"expires": max(300.0, _settings.dispatch_every_s)},
+    },
+    "rescue the runs that got stuck": {
+        "task": TaskName.RESCUE_RUNS.value,
+        "schedule": _settings.rescue_every_s,
+        "options": {"expires": max(300.0, _settings.rescue_every_s)},
+    },
     "raise what is due": {
         "task": TaskName.RAISE_DUE_ALERTS.value,
         "schedule": _settings.raise_alerts_every_s,
@@ -141,6 +162,11 @@ beat_schedule = {
         "task": TaskName.WATCH_HEALTH.value,
         "schedule": _settings.watch_health_every_s,
         "options": {"expires": max(300.0, _settings.watch_health_every_s)},
+    },
+    "show dead letters on their queue": {
+        "task": TaskName.RECONCILE_DEAD_LETTERS.value,
+        "schedule": _settings.dead_letters_every_s,
+        "options": {"expires": max(300.0, _settings.dead_letters_every_s)},
     },
     "forget old alerts": {
         "task": TaskName.FORGET_OLD_ALERTS.value,

@@ -15,6 +15,7 @@ app = Celery(
         "qa_worker.tasks.evaluate_call",
         "qa_worker.tasks.maintenance",
         "qa_worker.tasks.raise_alerts",
+        "qa_worker.tasks.run_scenario",
         "qa_worker.tasks.send_alert",
     ],
 )

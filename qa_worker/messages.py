@@ -18,7 +18,10 @@ class Queue(StrEnum):
     BACKLOG = "backlog"
     """What can wait: taken by the workers of `evaluate-call` when that queue is empty."""
     SEND_ALERT = "send-alert"
+    RUN_SCENARIO = "run-scenario"
     MAINTENANCE = "maintenance"
+    DEAD_LETTER = "dead-letter"
+    """What was given up on, for people and monitors to see. Nobody consumes it."""
 
 
 class TaskName(StrEnum):
@@ -35,8 +38,12 @@ class TaskName(StrEnum):
     RAISE_DUE_ALERTS = "raise-due-alerts"
     WATCH_HEALTH = "watch-health"
     FORGET_OLD_ALERTS = "forget-old-alerts"
+    RECONCILE_DEAD_LETTERS = "reconcile-dead-letters"
     ADVANCE_BATCHES = "advance-batches"
     GRADE_BACKLOG = "grade-backlog"
+    RUN_SCENARIO = "run-scenario"
+    DISPATCH_RUNS = "dispatch-runs"
+    RESCUE_RUNS = "rescue-runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,14 @@ class Message:
     queue: Queue
     kwargs: dict[str, str | list[str]]
 
+
+REQUIRED: dict[TaskName, frozenset[str]] = {
+    TaskName.EVALUATE_CALL: frozenset({"call_id"}),
+    TaskName.RAISE_ALERTS: frozenset({"rule_id"}),
+    TaskName.SEND_ALERT: frozenset({"delivery_id"}),
+    TaskName.RUN_SCENARIO: frozenset({"run_id"}),
+}
+"""What a task must be told. Every argument whose name ends in `_id` is a UUID, in `_ids` a list of them."""
 
 BULK = 50
 """How many ids one message of the bulk lane carries at most."""
@@ -89,3 +104,8 @@ def send_alert(delivery_id: uuid.UUID) -> Message:
 def grade_backlog() -> Message:
     """Go on choosing calls that have no verdict under the rubric version that holds for them."""
     return Message(TaskName.GRADE_BACKLOG, Queue.MAINTENANCE, {})
+
+
+def run_scenario(run_id: uuid.UUID) -> Message:
+    """Look at this run."""
+    return Message(TaskName.RUN_SCENARIO, Queue.RUN_SCENARIO, {"run_id": str(run_id)})

@@ -43,15 +43,8 @@ class Producer:
     """
 
     def __init__(self, broker_url: str) -> None:
-        options = _TRANSPORT if broker_url.startswith(("redis", "valkey")) else {"confirm_publish": True}
-        self._connection = Connection(broker_url, connect_timeout=2.0, transport_options=options)
-        self._errors: tuple[type[BaseException], ...] = (
-            OperationalError,
-            KombuError,
-            OSError,
-            *self._connection.connection_errors,
-            *self._connection.channel_errors,
-        )
+        self._connection = connect(broker_url)
+        self._errors = broker_errors(self._connection)
         self._lock = threading.Lock()
         self._producer: KombuProducer | None = None
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
@@ -174,6 +167,20 @@ class Producer:
             },
         )
         return task_id
+
+
+def connect(broker_url: str, *, transport: Any = None) -> Connection:
+    """A connection that finds out within seconds that the broker is away; nothing is opened yet.
+
+    `transport` is another class than kombu's own for this URL.
+    """
+    options = _TRANSPORT if broker_url.startswith(("redis", "valkey")) else {"confirm_publish": True}
+    return Connection(broker_url, connect_timeout=2.0, transport_options=options, transport=transport)
+
+
+def broker_errors(connection: Connection) -> tuple[type[BaseException], ...]:
+    """What is raised where the broker is away."""
+    return (OperationalError, KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
 
 
 def declared_queue(queue: messages.Queue) -> KombuQueue:

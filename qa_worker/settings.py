@@ -21,7 +21,10 @@ _CRON = re.compile(r"[0-9a-zA-Z*/,\-]+")
 class Settings(BaseSettings):
     """The environment of one process. Importing this module reads nothing; `settings()` does, once."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+    # An impossible value is not quoted: it may be a key or hold a password.
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     # -- where things are. The defaults are those of docker-compose.yml on its own host.
     database_url: SecretStr = Field(
@@ -45,6 +48,26 @@ class Settings(BaseSettings):
     judge_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_JUDGE_CONNECT_TIMEOUT_S")
     judge_read_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_JUDGE_READ_TIMEOUT_S")
     judge_deadline_s: float = Field(default=60.0, gt=0, validation_alias="QA_JUDGE_DEADLINE_S")
+
+    # -- scenarios. Who plays the caller, and an agent under test that is played by Claude.
+    caller_model: str = Field(default="claude-haiku-5-5", validation_alias="QA_CALLER_MODEL")
+    caller_effort: Literal["low", "medium", "high", "xhigh", "max"] = Field(
+        default="low", validation_alias="QA_CALLER_EFFORT"
+    )
+    agent_model: str = Field(default="claude-haiku-5-5", validation_alias="QA_AGENT_MODEL")
+    agent_effort: Literal["low", "medium", "high", "xhigh", "max"] = Field(
+        default="low", validation_alias="QA_AGENT_EFFORT"
+    )
+    # Agents that answer over HTTP may be anywhere public over https; on this machine where their URL says so in so many
+    # words; and in these networks, then over plain http, too: "10.0.0.0/8,fd00::/8".
+    agent_allow_loopback: bool = Field(default=True, validation_alias="QA_AGENT_ALLOW_LOOPBACK")
+    agent_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(), validation_alias="QA_AGENT_ALLOWED_NETWORKS"
+    )
+    # Python modules whose functions may be run as agents in the workers: "my_agents,lab.bots"; none unless set.
+    agent_python_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias="QA_AGENT_PYTHON_MODULES"
+    )
 
     # -- attempts. One list of waits; about 3 h in all, so that an outage of an evening costs nobody a verdict.
     retry_schedule_s: tuple[float, ...] = Field(
@@ -82,6 +105,11 @@ class Settings(BaseSettings):
     evaluate_concurrency: int = Field(default=32, ge=1, le=256, validation_alias="QA_EVALUATE_CONCURRENCY")
     # Celery's own limit, for each worker process alone ("100/m"); empty is none.
     evaluate_rate_limit: str = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+
+    # -- runs of scenarios. In the broker and at work at once, of all suites: about 2 x the slots that run.
+    run_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_RUN_IN_FLIGHT_LIMIT")
+    # How often a repeat is played again that the simulated caller spoilt.
+    caller_retries: int = Field(default=2, ge=0, le=10, validation_alias="QA_CALLER_RETRIES")
 
     # -- batches: half price, within a day. One is looked at every `batch_poll_s`; its calls are leased for `batch_lease_s`,
     # longer than the 24 h after which the provider gives up on what is left of it.
@@ -134,6 +162,8 @@ class Settings(BaseSettings):
     secret_overlap_s: float = Field(default=86_400.0, ge=0, validation_alias="QA_SECRET_OVERLAP_S")
     raise_alerts_every_s: float = Field(default=5.0, gt=0, validation_alias="QA_RAISE_ALERTS_EVERY_S")
     watch_health_every_s: float = Field(default=30.0, gt=0, validation_alias="QA_WATCH_HEALTH_EVERY_S")
+    # Dead letters appear on their queue, and leave it, this much later.
+    dead_letters_every_s: float = Field(default=5.0, gt=0, validation_alias="QA_DEAD_LETTERS_EVERY_S")
     alert_retention_days: int = Field(default=90, ge=1, validation_alias="QA_ALERT_RETENTION_DAYS")
 
     # -- doors
@@ -141,7 +171,7 @@ class Settings(BaseSettings):
     max_turns: int = Field(default=2000, ge=1, validation_alias="QA_MAX_TURNS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", validation_alias="QA_LOG_LEVEL")
 
-    @field_validator("alert_allowed_networks", mode="before")
+    @field_validator("alert_allowed_networks", "agent_allowed_networks", "agent_python_modules", mode="before")
     @classmethod
     def _separated_by_commas(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

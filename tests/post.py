@@ -83,6 +83,7 @@ class Post:
     policy: RetryPolicy = POLICY
     vault: FernetVault = field(default_factory=lambda: FernetVault([new_key()]))
     limit: int = 50
+    in_a_row: int = 1
 
     def endpoint(self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK) -> uuid.UUID:
         """A new endpoint of the workspace `w`."""
@@ -130,8 +131,9 @@ class Post:
                 policy=self.policy,
                 rules=self.rules,
                 limit=self.limit,
+                lease_s=60,
             ),
-            lease_s=60,
+            in_a_row=self.in_a_row,
         )
 
     def managing(self, channel: Channel | None = None, **changes: Any) -> Managing:
@@ -152,7 +154,8 @@ class Post:
 
     def send_with(self, delivery_id: uuid.UUID, channel: Channel) -> Outcome:
         """Try once through this channel."""
-        return send_alert(delivery_id=delivery_id, sending=self.sending(channel))
+        first, *_ = send_alert(delivery_id=delivery_id, sending=self.sending(channel))
+        return first
 
     def dispatch(self) -> int:
         """The beat."""

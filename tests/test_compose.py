@@ -160,7 +160,9 @@ def test_nothing_is_published_but_flower_on_the_loopback_interface() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     assert {name for name, service in SERVICES.items() if "outside" in service["networks"]} == {
         "worker-evaluate-call",
+        "worker-run-scenario",
         "worker-send-alert",
+        "worker-maintenance",
         "flower",
     }
 
@@ -176,9 +178,11 @@ def test_no_secret_is_in_the_file_or_on_a_command_line(name: str) -> None:
     assert "${" not in " ".join(service.get("command", []))
 
 
-def test_only_the_judge_gets_its_key() -> None:
+def test_only_those_who_ask_claude_get_its_key() -> None:
     assert [name for name, service in SERVICES.items() if "ANTHROPIC_API_KEY" in service.get("environment", {})] == [
-        "worker-evaluate-call"
+        "worker-evaluate-call",
+        "worker-run-scenario",
+        "worker-maintenance",
     ]
 
 

@@ -376,10 +376,13 @@ def _make_dead_letters() -> None:
         sa.Column("state", sa.Text(), server_default="open", nullable=False),
         sa.Column("died_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("announced_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("announcement", sa.Uuid(), nullable=True),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("settled_by", sa.Text(), server_default="", nullable=False),
         sa.Column("note", sa.Text(), server_default="", nullable=False),
         sa.Column("replay_ref", sa.Uuid(), nullable=True),
+        sa.Column("again_of", sa.Uuid(), nullable=True),
+        sa.Column("deaths", sa.Integer(), server_default="1", nullable=False),
         sa.CheckConstraint("(state = 'open') = (settled_at IS NULL)", name=op.f("ck_dead_letters_settled_at")),
         sa.CheckConstraint("kind IN ('alert', 'evaluation', 'run', 'message')", name=op.f("ck_dead_letters_kind")),
         sa.CheckConstraint("state IN ('open', 'replayed', 'discarded')", name=op.f("ck_dead_letters_state")),
@@ -397,6 +400,13 @@ def _make_dead_letters() -> None:
         unique=False,
     )
     op.create_index(
+        "ix_dead_letters_replay_ref",
+        "dead_letters",
+        ["replay_ref"],
+        unique=False,
+        postgresql_where=sa.text("replay_ref IS NOT NULL"),
+    )
+    op.create_index(
         "ix_dead_letters_state_died_at",
         "dead_letters",
         ["state", sa.literal_column("died_at DESC"), "id"],
@@ -407,7 +417,7 @@ def _make_dead_letters() -> None:
         "dead_letters",
         ["died_at"],
         unique=False,
-        postgresql_where=sa.text("announced_at IS NULL"),
+        postgresql_where=sa.text("announced_at IS NULL AND state = 'open'"),
     )
     op.create_index(
         "ix_dead_letters_workspace_id_died_at",

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+from qa_worker.application.conversing import AsyncChatModel, ChatAnswer, ChatRequest
 from qa_worker.application.judging import AsyncJudge, JudgeAnswer, JudgeRequest
 
 _T = TypeVar("_T")
@@ -83,6 +84,18 @@ class JudgeOnLoop:
         for _ in requests:
             number, ended = finished.get()
             yield number, _outcome(ended)
+
+
+class ChatOnLoop:
+    """Implements the port `ChatModel` with an asynchronous one."""
+
+    def __init__(self, model: AsyncChatModel, loop: EventLoop) -> None:
+        self._model = model
+        self._loop = loop
+
+    def say(self, request: ChatRequest) -> ChatAnswer:
+        """See the port."""
+        return self._loop.run(self._model.say(request))
 
 
 def _put(finished: queue.SimpleQueue[tuple[int, Future[JudgeAnswer]]], number: int, ended: Future[JudgeAnswer]) -> None:

@@ -25,7 +25,7 @@ from qa_worker.application.batching import Item, ItemResult
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Claimed, Malformed
 from qa_worker.application.voting import needs_votes
-from qa_worker.domain.batch import Batch, BatchState, ProviderBatch, ResultKind, is_gone
+from qa_worker.domain.batch import Batch, BatchState, ProviderBatch, ResultKind, is_lost
 from qa_worker.domain.errors import LeaseLost, StoreUnavailable
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.evidence.facts import Evidence
@@ -48,7 +48,7 @@ def poll(batch: Batch, step: Step) -> None:
     answer = step.service.status(provider_id)
     if isinstance(answer, ProviderBatch):
         _looked_at(batch, answer, step)
-    elif is_gone(answer):
+    elif is_lost(batch, answer):
         step.leave(dissolved(batch, answer), wait_s=0)
     else:
         step.leave_faulted(batch, answer)
@@ -92,7 +92,7 @@ def _go_on(batch: Batch, step: Step, *, progress: bool) -> bool:
 
 
 def _could_not_read(batch: Batch, failure: Failure, step: Step) -> None:
-    if is_gone(failure):
+    if is_lost(batch, failure):
         step.leave(dissolved(batch, failure), wait_s=0)
     else:
         step.leave_faulted(batch, failure)

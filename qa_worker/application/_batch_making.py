@@ -16,8 +16,9 @@ from qa_worker.application._grading import (
     record_malformed,
     request_for,
 )
-from qa_worker.application.batching import Draft, NewItem, Purse, Waiting
+from qa_worker.application.batching import Draft, NewItem, Waiting
 from qa_worker.application.ports import Claimed, Malformed, RubricVersion
+from qa_worker.application.purse import Purse
 from qa_worker.domain.batch import (
     CLOCK_SKEW,
     Batch,
@@ -52,8 +53,11 @@ class _Making:
     oversized: list[uuid.UUID] = field(default_factory=list)
 
 
-def make(batch: Batch, purse: Purse, step: Step) -> None:
-    """Put a batch together and send it. One that a dead worker left, or that was refused for now, is put together anew."""
+def make(batch: Batch, purse: Purse, step: Step) -> bool:
+    """Put a batch together and send it; False where nothing came together, though something waits.
+
+    One that a dead worker left, or that was refused for now, is put together anew.
+    """
     with step.service.draft() as draft:
         making = _Making(batch, draft, purse, step)
         _put_in_again(making)
@@ -62,8 +66,9 @@ def make(batch: Batch, purse: Purse, step: Step) -> None:
             with step.tools.units() as work:
                 work.batches.drop(batch)
                 work.commit()
-            return
+            return False
         _send(batch, draft, step)
+        return True
 
 
 def look_for(batch: Batch, step: Step) -> None:

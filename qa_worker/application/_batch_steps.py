@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from qa_worker.application._grading import Tools
-from qa_worker.application.batching import BacklogRows, BatchRows, BatchService, Left, Sizer
+from qa_worker.application.batching import BacklogRows, BatchRows, BatchService, Sizer
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Evaluations, Rubrics
+from qa_worker.application.purse import Left
 from qa_worker.domain.batch import Batch, BatchState, failed, wait_s
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import assert_never
 
 from qa_worker import messages
+from qa_worker.application._delivery_claim import claim
 from qa_worker.application.alerting import new_alert
 from qa_worker.application.channels import Answer
 from qa_worker.application.delivering import OFF, DeliveryRecord, EndpointRef, Errand, Gate
@@ -27,7 +28,11 @@ GONE_REASON = "It answered 410: it wants no more alerts."
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What recording needs. `limit` is how many deliveries may be under way to all endpoints together."""
+    """What recording needs.
+
+    `limit` is how many deliveries may be under way to all endpoints together. `lease_s` must be longer than any channel
+    takes: it is not extended.
+    """
 
     records: Records
     clock: Clock
@@ -35,29 +40,49 @@ class Recording:
     policy: RetryPolicy
     rules: HealthRules
     limit: int
+    lease_s: float
 
 
-def record(errand: Errand, answer: Answer, recording: Recording) -> Done | RetryAt | Parked | Dead:
-    """Decide what an answer means, and write it down. Raises LeaseLost, StoreUnavailable."""
+def record(
+    errand: Errand, answer: Answer, recording: Recording, *, until: datetime | None = None
+) -> tuple[Done | RetryAt | Parked | Dead, Errand | None]:
+    """Decide what an answer means, and write it down; what was decided, and the endpoint's next delivery.
+
+    That one is claimed here where this one arrived before `until`, when the sender's turn ends, or else a message is
+    sent for it: it leaves now, not with the next beat, or an endpoint would get no more than its room in a second.
+
+    Raises LeaseLost, StoreUnavailable.
+    """
     now = recording.clock.now()
     step = _step(errand, answer, recording, now)
-    endpoint = errand.address.endpoint
+    taken: list[Errand] = []
 
     def write(work: UnitOfWork) -> None:
+        taken.clear()
         if not _write_step(work, errand, answer, step, now):
             return
-        if answer.failure is None:
-            if _is_news(errand.gate):
-                work.endpoints.succeeded(endpoint.id)
-        elif answer.failure.kind not in _NOT_ITS_FAULT:
-            _worse(work, endpoint, answer, answer.failure, recording)
-        # The next of this endpoint leaves now, not with the next beat, or it would get no more than its room a second.
-        following = work.deliveries.queue_next(endpoint.id, recording.rules)
-        if following is not None:
+        _note_health(work, errand, answer, recording)
+        following = work.deliveries.queue_next(errand.gate.endpoint_id, recording.rules)
+        if following is None:
+            return
+        if answer.failure is not None or until is None or now >= until:
             work.nudge(messages.send_alert(following))
+            return
+        claimed = claim(work, following, rules=recording.rules, lease_s=recording.lease_s)
+        if isinstance(claimed, Errand):
+            taken.append(claimed)
 
     recording.records.write(write)
-    return step
+    return step, taken[0] if taken else None
+
+
+def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> None:
+    endpoint = errand.address.endpoint
+    if answer.failure is None:
+        if _is_news(errand.gate):
+            work.endpoints.succeeded(endpoint.id)
+    elif answer.failure.kind not in _NOT_ITS_FAULT:
+        _worse(work, endpoint, answer, answer.failure, recording)
 
 
 def _is_news(gate: Gate) -> bool:

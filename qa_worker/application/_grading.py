@@ -125,7 +125,7 @@ def crashes_are_recorded(claimed: Claimed, tools: Tools) -> Iterator[Attempt]:
 
 def charge(lease: Lease, answer: JudgeAnswer, tools: Tools) -> None:
     """Book what an answer has cost whose lease was lost. Doing it twice changes nothing."""
-    record_ = _attempt("abandoned", answer, tools.clock.now())
+    record_ = attempt_record("abandoned", answer, tools.clock.now())
     tools.records.write(lambda work: work.evaluations.charge(lease, record_))
 
 
@@ -151,7 +151,7 @@ def _failed(
     claimed: Claimed, evidence: Evidence, answer: JudgeAnswer, failure: Failure, tools: Tools
 ) -> Done | RetryAt | Parked | Dead:
     now, jitter = tools.clock.now(), tools.jitter.fraction()
-    step = next_step(tools.policy, failure, tried=_tried(claimed.lease, failure, tools), now=now, jitter=jitter)
+    step = next_step(tools.policy, failure, tried=tried_before(claimed.lease, failure, tools), now=now, jitter=jitter)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = claimed.version.rubric
         unread = could_not_read(
@@ -161,7 +161,8 @@ def _failed(
     return _postpone(claimed.lease, step, evidence, answer, tools)
 
 
-def _tried(lease: Lease, failure: Failure, tools: Tools) -> Tried:
+def tried_before(lease: Lease, failure: Failure, tools: Tools) -> Tried:
+    """How often this was tried, the attempt with this failure included."""
     unreadable = 0
     if failure.kind is FailureKind.UNREADABLE:
         counted: list[int] = []
@@ -175,7 +176,7 @@ def _tried(lease: Lease, failure: Failure, tools: Tools) -> Tried:
 
 
 def _finish(claimed: Claimed, evidence: Evidence, evaluation: Evaluation, answer: JudgeAnswer, tools: Tools) -> Done:
-    attempt = _attempt("done", answer, tools.clock.now())
+    attempt = attempt_record("done", answer, tools.clock.now())
 
     def write(work: UnitOfWork) -> None:
         work.evaluations.finish(claimed.lease, claimed.key, evaluation, evidence, attempt)
@@ -194,15 +195,15 @@ def _postpone(
     def write(work: UnitOfWork) -> None:
         match step:
             case RetryAt(when, reason):
-                attempt = _attempt("retry", answer, now)
+                attempt = attempt_record("retry", answer, now)
                 wait_s = (when - now).total_seconds()
                 work.evaluations.wait(lease, wait_s=wait_s, reason=reason, counts=True, record=attempt)
             case Parked(until, reason):
-                attempt = _attempt("parked", answer, now)
+                attempt = attempt_record("parked", answer, now)
                 wait_s = (until - now).total_seconds()
                 work.evaluations.wait(lease, wait_s=wait_s, reason=reason, counts=False, record=attempt)
             case Dead():
-                work.evaluations.bury(lease, evidence=evidence, record=_attempt("dead", answer, now))
+                work.evaluations.bury(lease, evidence=evidence, record=attempt_record("dead", answer, now))
                 note_buried(work, lease.work_id)
             case _:
                 assert_never(step)
@@ -211,7 +212,8 @@ def _postpone(
     return step
 
 
-def _attempt(result: str, answer: JudgeAnswer, now: datetime) -> AttemptRecord:
+def attempt_record(result: str, answer: JudgeAnswer, now: datetime) -> AttemptRecord:
+    """What is written about an attempt that ended in this answer."""
     failure = answer.result if isinstance(answer.result, Failure) else None
     cost = cost_micro_usd(answer.usage, model=answer.model, at=now.date(), batch=answer.batch) if answer.model else 0
     if not (answer.usage.prompt_tokens or answer.usage.output_tokens):

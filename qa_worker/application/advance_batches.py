@@ -6,14 +6,13 @@ leaves a batch in a state from which the next beat goes on. See `qa_worker.domai
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from qa_worker.application._batch_collecting import collect, poll
 from qa_worker.application._batch_making import look_for, make
 from qa_worker.application._batch_steps import LEASE_S, BatchTools, Step, dissolved
-from qa_worker.application.batching import Purse
+from qa_worker.application.purse import Purse
 from qa_worker.domain.batch import Batch, BatchState
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.failure import Failure, FailureKind
@@ -65,12 +64,14 @@ def _advance(step: Step, tools: BatchTools) -> bool:
     if batch is None:
         return False
     tools.grading.context.bind(batch_id=str(batch.id))
-    with suppress(LeaseLost):  # it took too long, and another worker has it by now
-        _take(batch, purse, step)
-    return True
+    try:
+        return _take(batch, purse, step)
+    except LeaseLost:  # it took too long, and another worker has it by now
+        return True
 
 
-def _take(batch: Batch, purse: Purse, step: Step) -> None:
+def _take(batch: Batch, purse: Purse, step: Step) -> bool:
+    """One step of this batch; False where another one would be no use now."""
     if batch.state is not BatchState.PREPARING and batch.items_leased_s < step.tools.rules.lease_s / 2:
         with step.tools.units() as work:
             work.batches.extend_items(batch, lease_s=step.tools.rules.lease_s)
@@ -81,7 +82,7 @@ def _take(batch: Batch, purse: Purse, step: Step) -> None:
         case BatchState.PREPARING if batch.cancel_asked:
             collect(dissolved(batch, _CANCELLED), step)
         case BatchState.PREPARING:
-            make(batch, purse, step)
+            return make(batch, purse, step)
         case BatchState.CREATING:
             look_for(batch, step)
         case BatchState.IN_PROGRESS:
@@ -90,3 +91,4 @@ def _take(batch: Batch, purse: Purse, step: Step) -> None:
             collect(batch, step)
         case _:
             raise AssertionError(f"a batch that is {batch.state} was taken")
+    return True

@@ -109,6 +109,18 @@ class AlertRules(Protocol):
         """Store a rule. Raises InvalidInput where its name is taken, or an endpoint or the agent isn't its workspace's."""
         ...
 
+    def workspace(self, name: str) -> WorkspaceId:
+        """The workspace of this name, made if there is none: rules may be there before the first call."""
+        ...
+
+    def agent(self, workspace: WorkspaceId, ref: str) -> uuid.UUID | None:
+        """The agent that calls name so; None where none did yet."""
+        ...
+
+    def agent_refs(self, workspace: WorkspaceId) -> Mapping[uuid.UUID, str]:
+        """How calls name the agents of a workspace."""
+        ...
+
     def remove(self, workspace: WorkspaceId, name: str) -> bool:
         """Delete a rule with its incidents; the alerts that it raised stay. False where there is none of this name."""
         ...

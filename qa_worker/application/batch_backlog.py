@@ -89,10 +89,11 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch holds at most."""
+    """What one batch holds at most; and how many calls are looked at in one transaction."""
 
     max_requests: int
     max_bytes: int
+    page_size: int = PAGE
 
 
 def preview_backlog(
@@ -121,7 +122,7 @@ def preview_backlog(
             every = work.backlog.count(agent, selection)
             if judge.kind is JudgeKind.CLAUDE and judge.model not in means:
                 means[judge.model] = work.backlog.mean_output(judge.model)
-        for page in _pages(units, agent, version, selection):
+        for page in _pages(units, agent, version, selection, limits.page_size):
             every -= len(page)
             for one in page:
                 stands = standing(one.state, one.lane, wanted=lane)
@@ -151,9 +152,15 @@ def _batches(lines: Iterable[Line], limits: BatchLimits) -> int:
 
 
 def submit_backlog(
-    *, units: BatchUnits, grading: Grading, selection: Selection, via: Via, limit: int | None = None
+    *,
+    units: BatchUnits,
+    grading: Grading,
+    selection: Selection,
+    via: Via,
+    limit: int | None = None,
+    page_size: int = PAGE,
 ) -> Submitted:
-    """Ask for the evaluations of the chosen calls, in transactions of at most 500.
+    """Ask for the evaluations of the chosen calls, in transactions of at most `page_size` of them.
 
     Doing it again changes nothing. After `limit` calls it stops, and sends a message that goes on. What is pending in
     another lane is moved, unless that is the live one. Raises InvalidInput, StoreUnavailable; what was committed stays.
@@ -164,7 +171,7 @@ def submit_backlog(
         while True:
             with units() as work:
                 version = _version(work, agent, grading)
-                page = work.backlog.candidates(agent, version.id, selection, after=place, limit=PAGE, sized=False)
+                page = work.backlog.candidates(agent, version.id, selection, after=place, limit=page_size, sized=False)
                 _submit(work, page, version, lane, grading, done)
                 done.more = limit is not None and done.calls >= limit
                 if done.more:
@@ -172,7 +179,7 @@ def submit_backlog(
                 work.commit()
             if done.more:
                 return done
-            if len(page) < PAGE:
+            if len(page) < page_size:
                 break
             place = page[-1].place
     return done
@@ -229,14 +236,14 @@ def _version(work: BatchUnit, agent: AgentKey, grading: Grading) -> RubricVersio
 
 
 def _pages(
-    units: BatchUnits, agent: AgentKey, version: RubricVersion, selection: Selection
+    units: BatchUnits, agent: AgentKey, version: RubricVersion, selection: Selection, page_size: int
 ) -> Iterator[Sequence[Candidate]]:
     place = None
     while True:
         with units() as work:
-            page = work.backlog.candidates(agent, version.id, selection, after=place, limit=PAGE, sized=True)
+            page = work.backlog.candidates(agent, version.id, selection, after=place, limit=page_size, sized=True)
         yield page
-        if len(page) < PAGE:
+        if len(page) < page_size:
             return
         place = page[-1].place
 

@@ -6,7 +6,7 @@ A row that a worker claims and puts back costs a claim, an attempt row and two c
 from __future__ import annotations
 
 from collections.abc import Collection
-from math import floor
+from math import ceil
 
 from qa_worker.application.gateway import SERVICE
 from qa_worker.application.limits import Gate, Limiter
@@ -28,4 +28,5 @@ async def room_for(models: Collection[str], *, gate: Gate, limiter: Limiter, wit
     if status.share <= 0:
         return dict.fromkeys(models, 0 if status.open_for_s > 0 else PROBES)
     rooms = {model: await limiter.room(model, within_s=within_s, share=status.share) for model in models}
-    return {model: floor(room) for model, room in rooms.items() if room is not None}
+    # Rounded up: limits of a few requests a minute never have room for a whole one within a second or two.
+    return {model: ceil(room) for model, room in rooms.items() if room is not None}

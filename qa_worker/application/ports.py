@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from qa_worker.application.alerting import AlertRules, Alerts, Incidents
+from qa_worker.application.dead_letters import DeadLetters
 from qa_worker.application.delivering import Deliveries, Endpoints
+from qa_worker.application.running import Runs, Suites
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
 from qa_worker.domain.evaluation import Evaluation, Usage
@@ -192,6 +194,10 @@ class Rubrics(Protocol):
         """The agent's own rubric, or else its workspace's, or None where neither has one."""
         ...
 
+    def named(self, workspace: WorkspaceId, name: str) -> NamedRubric | None:
+        """The workspace's rubric of this name that was stored last, or None where it has none."""
+        ...
+
     def version(self, workspace: WorkspaceId, rubric: NamedRubric, judge: JudgeSpec) -> RubricVersion:
         """The version with this content, stored if it is new."""
         ...
@@ -288,7 +294,14 @@ class Evaluations(Protocol):
         ...
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
-        """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts."""
+        """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts.
+
+        Their dead letters are settled with it.
+        """
+        ...
+
+    def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
+        """As `revive`, of one evaluation, whose letter the caller settles; None where it isn't dead any more."""
         ...
 
 
@@ -323,6 +336,12 @@ class UnitOfWork(Protocol):
     def endpoints(self) -> Endpoints: ...
     @property
     def deliveries(self) -> Deliveries: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def suites(self) -> Suites: ...
+    @property
+    def dead_letters(self) -> DeadLetters: ...
 
     def nudge(self, message: Message) -> None:
         """Send this after the commit. A broker that is away costs time, nothing else: the sweep sends it again."""

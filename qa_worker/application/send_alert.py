@@ -1,4 +1,4 @@
-"""Send one alert to one endpoint: claim the delivery, try once, record what came of it."""
+"""Send alerts to one endpoint: claim a delivery, try once, record what came of it, and go on with the endpoint's next."""
 
 from __future__ import annotations
 
@@ -6,95 +6,73 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from qa_worker.application._delivery_claim import claim
 from qa_worker.application._delivery_record import Recording, record
 from qa_worker.application.channels import Answer, Channel, Parcel, Vault
-from qa_worker.application.delivering import FULL, OFF, PAUSED, Errand, Gate
-from qa_worker.application.ports import LogContext, UnitOfWork, UnitOfWorkFactory
-from qa_worker.domain.endpoint import EndpointKind, room, why_not_sent
+from qa_worker.application.delivering import Errand
+from qa_worker.application.ports import LogContext, UnitOfWorkFactory
+from qa_worker.domain.endpoint import EndpointKind
 from qa_worker.domain.errors import InvalidInput, LeaseLost, StoreUnavailable
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.outcome import Dead, Outcome, Parked, Skipped
-from qa_worker.domain.work import WorkState
+from qa_worker.domain.outcome import Outcome, Skipped
 
 LEASE_LOST = "lease lost: another worker has this delivery by now"
-_OFF = Failure(FailureKind.REJECTED, OFF, "The endpoint is switched off.")
-_WAITING = frozenset({WorkState.PENDING, WorkState.QUEUED})
+# After so long a slot is given back, so that an endpoint with much to take holds up nobody.
+_TURN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What sending needs of the world. `lease_s` must be longer than any channel takes: it is not extended."""
+    """What sending needs of the world. `in_a_row` is how many deliveries of an endpoint one message may lead to."""
 
     uow: UnitOfWorkFactory
     context: LogContext
     channels: Mapping[EndpointKind, Channel]
     vault: Vault
     recording: Recording
-    lease_s: float
+    in_a_row: int = 10
 
 
-def send_alert(*, delivery_id: uuid.UUID, sending: Sending) -> Outcome:
-    """Try a delivery once. Two messages or two workers change nothing; a late zombie records nothing.
+def send_alert(*, delivery_id: uuid.UUID, sending: Sending) -> list[Outcome]:
+    """Try a delivery once, and as long as that goes well the endpoint's next ones, which costs half of a message for each.
 
-    A worker that dies between sending and recording makes a receiver see the alert again, with the same `webhook-id`.
+    Two messages or two workers change nothing; a late zombie records nothing. A worker that dies between sending and
+    recording makes a receiver see the alert again, with the same `webhook-id`.
 
     Returns:
-        `Done`; `Skipped` where there was nothing to do; `RetryAt`, `Parked` or `Dead` as recorded in the row.
+        What became of each: `Done`; `Skipped` where there was nothing to do; `RetryAt`, `Parked` or `Dead` as recorded
+        in the row.
 
     Raises:
         StoreUnavailable: the database is out of reach, so that nothing could be written.
 
     """
-    claimed = _claim(delivery_id, sending)
-    if not isinstance(claimed, Errand):
-        return claimed
-    sending.context.bind(endpoint_id=str(claimed.address.endpoint.id), attempt=claimed.lease.attempt)
-    try:
-        with _crashes_are_recorded(claimed, sending):
-            return record(claimed, _send(claimed, sending), sending.recording)
-    except LeaseLost:
-        return Skipped(LEASE_LOST)
-
-
-def _claim(delivery_id: uuid.UUID, sending: Sending) -> Errand | Outcome:
+    recording = sending.recording
     with sending.uow() as work:
-        gate = work.deliveries.gate(delivery_id)
-        if gate is None:
-            return Skipped("no such delivery")
-        taken = _held_back(gate) or _take(work, delivery_id, gate, sending)
-        outcome = taken if isinstance(taken, Errand) else _put_back(work, delivery_id, gate, taken)
+        claimed = claim(work, delivery_id, rules=recording.rules, lease_s=recording.lease_s)
         work.commit()
-    return outcome
+    outcomes: list[Outcome] = []
+    until = recording.clock.now() + _TURN
+    while isinstance(claimed, Errand):
+        last = len(outcomes) + 1 >= sending.in_a_row
+        outcome, following = _deliver(claimed, sending, until=None if last else until)
+        outcomes.append(outcome)
+        if following is None:
+            return outcomes
+        claimed = following
+    return [*outcomes, claimed]
 
 
-def _held_back(gate: Gate) -> Parked | Dead | None:
-    """Why nothing may be sent to this endpoint now; None where it may."""
-    if not gate.active:
-        return Dead(OFF)
-    if gate.health.paused_until is not None and gate.health.paused_at(gate.now):
-        return Parked(gate.health.paused_until, PAUSED)
-    return None
-
-
-def _take(work: UnitOfWork, delivery_id: uuid.UUID, gate: Gate, sending: Sending) -> Errand | Parked:
-    most = room(gate.health, sending.recording.rules)
-    errand = work.deliveries.claim(delivery_id, gate, room=most, lease_s=sending.lease_s)
-    return errand or Parked(gate.now, FULL)
-
-
-def _put_back(work: UnitOfWork, delivery_id: uuid.UUID, gate: Gate, held: Parked | Dead) -> Parked | Dead | Skipped:
-    """It stays due: whoever ends a delivery to this endpoint, or the dispatcher after its pause, sends it again."""
-    status = work.deliveries.status(delivery_id)
-    if status is None:
-        return Skipped("no such delivery")
-    if status.state not in _WAITING or status.not_before > gate.now:
-        return Skipped(why_not_sent(status, now=gate.now))
-    if isinstance(held, Dead):
-        work.deliveries.bury_open(gate.endpoint_id, _OFF)
-    else:
-        work.deliveries.put_back(delivery_id, wait_s=0, reason=held.reason)
-    return held
+def _deliver(errand: Errand, sending: Sending, *, until: datetime | None) -> tuple[Outcome, Errand | None]:
+    ids = {"delivery_id": errand.lease.work_id, "endpoint_id": errand.address.endpoint.id}
+    sending.context.bind(attempt=errand.lease.attempt, **{name: str(value) for name, value in ids.items()})
+    try:
+        with _crashes_are_recorded(errand, sending):
+            return record(errand, _send(errand, sending), sending.recording, until=until)
+    except LeaseLost:
+        return Skipped(LEASE_LOST), None
 
 
 def _send(errand: Errand, sending: Sending) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from qa_worker.adapters.postgres.engine import make_engine
@@ -14,9 +14,11 @@ from qa_worker.application.limits import Spending
 from qa_worker.application.ports import Grading, NamedRubric, Wanted
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.bootstrap.alert_client import AlertClient
 from qa_worker.bootstrap.backlog import Backlog
 from qa_worker.bootstrap.gateway import GatewayStatus, budget, gateway_status
 from qa_worker.bootstrap.grading import grading, judge_kind
+from qa_worker.bootstrap.scenarios import Suites
 from qa_worker.domain.call import Call, CallId
 from qa_worker.domain.errors import CallConflict
 from qa_worker.domain.prompt import PROMPT_VERSION
@@ -27,8 +29,20 @@ from qa_worker.settings import Settings, settings
 class Client:
     """What a command needs to hand over calls and to look at results, with one connection pool."""
 
-    def __init__(self, *, database_url: str | None = None, broker_url: str | None = None) -> None:
-        self._settings = settings()
+    def __init__(
+        self,
+        *,
+        database_url: str | None = None,
+        broker_url: str | None = None,
+        secret_keys: str | None = None,
+        changes: Mapping[str, object] | None = None,
+    ) -> None:
+        """Without URLs those of the settings hold, and without `secret_keys`, which the settings go before, theirs.
+
+        `changes` are settings by their variables' names that differ from the environment's.
+        """
+        self._settings = Settings.model_validate(changes) if changes else settings()
+        self._secret_keys = secret_keys
         given = Settings.model_validate({"DATABASE_URL": database_url}) if database_url else self._settings
         self._database_url = given.database_url.get_secret_value()
         self._broker_url = broker_url or self._settings.broker_url.get_secret_value()
@@ -54,6 +68,16 @@ class Client:
     def backlog(self) -> Backlog:
         """Calls that are graded later, batches, and verdicts that changed."""
         return Backlog(self._settings, self._engine, self._uow, self._grading)
+
+    @cached_property
+    def suites(self) -> Suites:
+        """Suites of scenarios: begun, watched, cancelled, reported."""
+        return Suites(self._settings, self._engine, self._uow, broker_url=self._broker_url)
+
+    @cached_property
+    def alerts(self) -> AlertClient:
+        """Endpoints, rules, alerts and dead letters."""
+        return AlertClient(self._settings, self._engine, self._uow, secret_keys=self._secret_keys)
 
     @cached_property
     def _grading(self) -> Grading:
@@ -99,6 +123,8 @@ class Client:
 
     def close(self) -> None:
         """Give all connections back."""
+        if "alerts" in self.__dict__:
+            self.alerts.close()
         self._publisher.close()
         self._engine.dispose()
 

@@ -71,7 +71,7 @@ class SendJobs:
         self._channels: Channels | None = None
         self._sending: Sending | None = None
 
-    def send(self, delivery_id: uuid.UUID) -> Outcome:
+    def send(self, delivery_id: uuid.UUID) -> list[Outcome]:
         """See `send_alert`."""
         return send_alert(delivery_id=delivery_id, sending=self._built())
 
@@ -104,8 +104,8 @@ def _sending(chosen: Settings, uow: UnitOfWorkFactory, channels: Channels) -> Se
             policy=retry_policy(chosen),
             rules=health_rules(chosen),
             limit=chosen.alert_in_flight_limit,
+            lease_s=lease_s,
         ),
-        lease_s=lease_s,
     )
 
 

@@ -21,8 +21,10 @@ from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.bootstrap.alerts import AlertJobs, alert_jobs
 from qa_worker.bootstrap.backlog import BacklogJobs
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
+from qa_worker.bootstrap.dead_letters import LetterJobs
 from qa_worker.bootstrap.gateway import SharedPace, judges
 from qa_worker.bootstrap.grading import grading, retry_policy
+from qa_worker.bootstrap.scenarios import ScenarioJobs
 from qa_worker.bootstrap.sending import SendJobs
 from qa_worker.domain.prompt import PROMPT_VERSION
 from qa_worker.settings import Settings, settings
@@ -36,6 +38,8 @@ class Worker:
     backlog: BacklogJobs
     alerts: AlertJobs
     sending: SendJobs
+    letters: LetterJobs
+    scenarios: ScenarioJobs
     dispatch: Callable[[], int]
     rescue: Callable[[], Rescued]
     close: Callable[[], None]
@@ -88,6 +92,7 @@ def _build(chosen: Settings) -> Worker:
 
     alerts = alert_jobs(chosen, engine, uow)
     sending = SendJobs(chosen, uow, publisher)
+    letters = LetterJobs(chosen, uow)
 
     records = GroupedRecords(uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
 
@@ -97,6 +102,8 @@ def _build(chosen: Settings) -> Worker:
         backlog.close()
         alerts.close()
         sending.close()
+        letters.close()
+        scenarios.close()
         close_judges()
         pace.close()
         publisher.close()
@@ -115,12 +122,15 @@ def _build(chosen: Settings) -> Worker:
         lease_s=chosen.lease_s,
     )
     backlog = BacklogJobs(chosen, engine, uow, tools)
+    scenarios = ScenarioJobs(chosen, engine, tools, publisher)
     limit = chosen.in_flight_limit
     return Worker(
         evaluating=tools,
         backlog=backlog,
         alerts=alerts,
         sending=sending,
+        letters=letters,
+        scenarios=scenarios,
         dispatch=partial(dispatch_work, uow=uow, pace=pace, in_flight_limit=limit),
         rescue=partial(
             rescue_stalled,

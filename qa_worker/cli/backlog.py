@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from qa_worker.application.batch_backlog import Line, Preview
 from qa_worker.cli import render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing
+from qa_worker.cli.times import to_time
 from qa_worker.domain.backlog import Choice, Selection, Via
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.work import Lane
@@ -125,19 +125,7 @@ def select(
     workspace: str | None, agent: str | None, since: str | None, until: str | None, choice: Choice = Choice.ALL
 ) -> Selection:
     """The selection that options describe. Raises InvalidInput."""
-    return Selection(workspace, agent, _time("--since", since), _time("--until", until), choice)
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(
-            option, f"{text!r} is no time", "Write ISO 8601, such as 2026-11-23 or 2026-11-23T08:00Z."
-        ) from None
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return Selection(workspace, agent, to_time("--since", since), to_time("--until", until), choice)
 
 
 def _choice(*, missing: bool, old_rubric: bool, every: bool) -> Choice:

@@ -9,7 +9,22 @@ import typer
 from pydantic import ValidationError
 
 from qa_worker import bootstrap
-from qa_worker.cli import backlog, budget, db, diff, doctor, evaluate, retry, rubric, show, stack
+from qa_worker.cli import (
+    alerts,
+    backlog,
+    budget,
+    db,
+    dead_letters,
+    diff,
+    doctor,
+    endpoints,
+    evaluate,
+    retry,
+    rubric,
+    rules,
+    show,
+    stack,
+)
 from qa_worker.cli.console import errors
 from qa_worker.cli.render import plain
 from qa_worker.domain.errors import InvalidInput, StoreUnavailable
@@ -35,6 +50,10 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(db.app, name="db")
 app.add_typer(backlog.app, name="backlog")
 app.add_typer(budget.app, name="budget")
+app.add_typer(rules.app, name="rules")
+app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(alerts.app, name="alerts")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(rubric.app, name="rubric")
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qa_worker import bootstrap
 from qa_worker.cli.console import errors
 from qa_worker.cli.stack_spec import stack_spec
 from qa_worker.embedded import stack as embedded
-from qa_worker.embedded.stack import LocalStackError
+from qa_worker.embedded.stack import LocalStackError, StackSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,23 @@ def home() -> Path:
 def existing() -> Iterator[bootstrap.Client]:
     """The services of the environment, or else the running local stack. Raises LocalStackError where there is neither."""
     database_url, broker_url = bootstrap.external_services()
+    keys = None
     if database_url is None or broker_url is None:
         running = embedded.running(home())
         if running is None:
             raise LocalStackError(
                 "no local stack is running, and DATABASE_URL and BROKER_URL are not set. Run `qa-worker up`"
             )
+        # The key belongs to the stack's own database.
+        keys = None if database_url else running.secret_keys
         database_url, broker_url = database_url or running.database_url, broker_url or running.broker_url
-    with _client(database_url, broker_url) as client:
+    with _client(database_url, broker_url, keys) as client:
         yield client
 
 
 @contextmanager
-def existing_or_temporary() -> Iterator[Place]:
-    """As `existing`; where there is nothing, a stack that lives as long as the block."""
+def existing_or_temporary(changes: Mapping[str, object] | None = None) -> Iterator[Place]:
+    """As `existing`; where there is nothing, a stack that lives as long as the block, with these settings changed."""
     database_url, broker_url = bootstrap.external_services()
     if (database_url and broker_url) or embedded.running(home()) is not None:
         with existing() as client:
@@ -60,6 +64,7 @@ def existing_or_temporary() -> Iterator[Place]:
         return
     with _temporary_home() as folder:
         spec = stack_spec(folder, database_url=database_url, broker_url=broker_url, flower=None, durable=False)
+        spec = _changed(spec, changes or {})
         with errors.status("Starting a temporary stack ...") as progress:
             running = embedded.start(
                 spec, detached=False, on_progress=lambda text: progress.update(f"Starting a temporary stack: {text}")
@@ -67,7 +72,7 @@ def existing_or_temporary() -> Iterator[Place]:
         for note in running.notes:
             errors.print(note, style="dim")
         try:
-            with _client(running.database_url, running.broker_url) as client:
+            with _client(running.database_url, running.broker_url, running.secret_keys, changes) as client:
                 yield Place(client, temporary=True)
         finally:
             with errors.status("Stopping the temporary stack ..."):
@@ -75,12 +80,23 @@ def existing_or_temporary() -> Iterator[Place]:
 
 
 @contextmanager
-def _client(database_url: str, broker_url: str) -> Iterator[bootstrap.Client]:
-    client = bootstrap.Client(database_url=database_url, broker_url=broker_url)
+def _client(
+    database_url: str, broker_url: str, secret_keys: str | None, changes: Mapping[str, object] | None = None
+) -> Iterator[bootstrap.Client]:
+    client = bootstrap.Client(
+        database_url=database_url, broker_url=broker_url, secret_keys=secret_keys, changes=changes
+    )
     try:
         yield client
     finally:
         client.close()
+
+
+def _changed(spec: StackSpec, changes: Mapping[str, object]) -> StackSpec:
+    """The stack whose processes have these settings changed."""
+    env = {name: value if isinstance(value, str) else json.dumps(value) for name, value in changes.items()}
+    processes = (replace(command, env={**command.env, **env}) for command in spec.processes)
+    return replace(spec, processes=tuple(processes))
 
 
 @contextmanager

@@ -41,6 +41,11 @@ def plain(text: str) -> str:
     return escape("".join(c if c.isprintable() or c == " " else " " for c in text))
 
 
+def plain_lines(text: str) -> str:
+    """As `plain`, with its line breaks."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def not_graded(view: EvaluationView) -> bool:
     """True where no judge's answer could be had: unfinished, given up on, or unreadable to the end."""
     if view.state is not WorkState.DONE:
@@ -88,12 +93,13 @@ def verdict_table(views: Sequence[EvaluationView], *, width: int) -> Table:
         scores = {score.criterion: score for score in view.scores}
         cells = [_score(scores.get(criterion)) for criterion in criteria]
         overall = "-" if view.overall is None else str(view.overall)
-        why = plain(_cut(_why(view), room))
-        table.add_row(plain(_cut(view.ref, refs)), verdict_label(view), overall, *cells, why)
+        why = plain(cut(_why(view), room))
+        table.add_row(plain(cut(view.ref, refs)), verdict_label(view), overall, *cells, why)
     return table
 
 
-def _cut(text: str, chars: int) -> str:
+def cut(text: str, chars: int) -> str:
+    """The text with at most so many characters; an ellipsis where some are missing."""
     return text if len(text) <= chars else text[: chars - 1] + "…"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,7 +12,9 @@ import typer
 from rich.table import Table
 
 from qa_worker import bootstrap
+from qa_worker.application.limits import Spending
 from qa_worker.application.queries import Backlog
+from qa_worker.cli import render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import home
 from qa_worker.cli.stack_spec import new_flower, stack_spec
@@ -76,7 +79,7 @@ def status(
     healthy = running.healthy
     client = bootstrap.Client(database_url=running.database_url, broker_url=running.broker_url)
     try:
-        backlog, gateway = client.queries.backlog(), client.gateway()
+        backlog, gateway, spending = client.queries.backlog(), client.gateway(), client.spending()
     finally:
         client.close()
     if as_json:
@@ -87,10 +90,12 @@ def status(
         facts = {"healthy": healthy, "home": str(home()), "processes": processes, "evaluations": dict(backlog.by_state)}
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
         facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
+        facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
         _show_gateway(gateway)
+        _show_budgets(spending)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -117,6 +122,17 @@ def _show_gateway(gateway: bootstrap.GatewayStatus) -> None:
     results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate", highlight=False)
     limits = ", ".join(f"{b.meter} {b.left:.0f} left of {b.limit:.0f}/min ({b.source})" for b in gateway.buckets)
     results.print(f"Claude's limits: {limits}", highlight=False)
+
+
+def _show_budgets(spending: Sequence[Spending]) -> None:
+    """What all have spent, and whoever has a cap."""
+    shown = [
+        f"{render.plain(one.workspace) or 'all'} {render.dollars(one.spent)}"
+        + (" (no cap)" if one.cap is None else f" of {render.dollars(one.cap)}")
+        for one in spending
+        if not one.workspace or one.cap is not None
+    ]
+    results.print(f"Spent today: {', '.join(shown)}", highlight=False)
 
 
 def _usable_port(wanted: int) -> int:

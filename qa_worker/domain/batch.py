@@ -25,6 +25,9 @@ from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 CLOCK_SKEW = timedelta(minutes=5)
 """How far our clock and the provider's may be apart when a lost batch is looked for."""
 
+_NOT_FOUND = "http_404"
+_SURE_AFTER = 4
+
 
 class BatchState(StrEnum):
     """COLLECTED and FAILED are final."""
@@ -139,12 +142,15 @@ def surely_not_made(failure: Failure) -> bool:
 
 def is_refused_for_good(failure: Failure) -> bool:
     """Whether sending the same batch again is no use: it is refused, or this server has no batches (404)."""
-    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or is_gone(failure)
+    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or failure.code == _NOT_FOUND
 
 
-def is_gone(failure: Failure) -> bool:
-    """Whether the provider knows no such thing (404)."""
-    return failure.code == "http_404"
+def is_lost(batch: Batch, failure: Failure) -> bool:
+    """Whether a batch that was made is gone: the provider has known no such thing (404) at look after look.
+
+    Not at once: an address that is wrong for an hour must not cost the results of a day.
+    """
+    return failure.code == _NOT_FOUND and batch.failures >= _SURE_AFTER
 
 
 def failed(batch: Batch, failure: Failure) -> Batch:

@@ -196,7 +196,7 @@ def learn(bucket: Bucket, now: float, limits: Known, left: Known, pacing: Pacing
         _rates(known, pacing),
     )
     # The same requests a second as before: the pace is relative to the limits, and grows from there.
-    grown = min(1.0, *_each(lambda old, new: old / new, bucket.limits, known))
+    grown = _slowed(bucket, bucket.limits, known)
     return replace(
         bucket,
         limits=known,
@@ -219,8 +219,7 @@ def _paced(bucket: Bucket, now: float, share: float, pacing: Pacing) -> Bucket:
     passed = max(0.0, now - bucket.paced_at)
     pace = bucket.pace
     if passed >= pacing.idle_s:
-        floor = min(1.0, *_each(lambda start, limit: start / limit, pacing.start, bucket.limits))
-        pace = min(pace, floor)
+        pace = min(pace, _slowed(bucket, pacing.start, bucket.limits))
     # What was booked at a higher speed must not bind a slower one for long. Twice: one booking may go over the edge.
     lead = max(bucket.lead, -2 * pacing.book_ahead_s * pace * share) + passed * pace * share
     lead = min(lead, _top(pace, share, pacing))
@@ -236,6 +235,14 @@ def _grown(bucket: Bucket, pace: float, passed: float, pacing: Pacing) -> float:
     else:
         pace = pace + pacing.regrow * passed
     return min(pace, pacing.peak if max(bucket.learnt) > 0 else 1.0)
+
+
+def _slowed(bucket: Bucket, before: Amounts, after: Amounts) -> float:
+    """The pace relative to limits `after` that is what 1 was relative to `before`, by what requests usually need."""
+    if not any(bucket.usual):
+        return min(1.0, *_each(lambda old, new: old / new, before, after))
+    was, now_is = (max(_each(lambda amount, limit: amount / limit, bucket.usual, limits)) for limits in (before, after))
+    return min(1.0, now_is / was)
 
 
 def _booked_s(bucket: Bucket, now: float, pacing: Pacing) -> float:

@@ -22,7 +22,8 @@ from qa_worker.domain.transcript import Role, Transcript, Turn
 
 TAG = "from-call"
 _NOT_IN_IDS = re.compile(r"[^a-z0-9]+")
-_BRACKETS = str.maketrans("[]{}<>*", "()()()_")
+_BRACKETS = str.maketrans("[]{}<>*", "()()() ")
+_ROUND = str.maketrans("()", "  ")
 _LONGEST_ID = 60
 _LONGEST_TITLE = 100
 
@@ -89,13 +90,15 @@ def _plain(text: str) -> str:
     return " ".join(text.translate(_BRACKETS).split())
 
 
-def _checked(line: Sequence[str]) -> str:
+def _checked(parts: Sequence[str]) -> str:
+    line = " ".join(parts)
     try:
-        parse_line(" ".join(line))
+        parse_line(line)
     except InvalidInput:
-        # Words in round brackets can still look like a marker; without brackets nothing does.
-        return " ".join(part if part.startswith("[") else re.sub(r"[()]", " ", part) for part in line)
-    return " ".join(line)
+        # Words in round brackets can still look like a marker; without any brackets nothing does.
+        plain = (part if part.startswith("[") else part.translate(_ROUND) for part in parts)
+        line = " ".join(" ".join(plain).split())
+    return line
 
 
 def _facts(transcript: Transcript) -> dict[str, str]:

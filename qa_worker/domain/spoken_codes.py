@@ -20,6 +20,8 @@ _WITH_UNIT = re.compile(r"\d{1,3}-?[a-z]+")
 _PARTS = re.compile(r"[()\[\];:\n=>→]|\s[-–—]\s|[–—]")
 _SPELLS_ON = frozenset(("dash", "hyphen", "slash", "dot", "point", "letter", "number", "capital", "then", "and"))
 _OF_AMOUNTS = frozenset(("hundred", "thousand"))
+# "The twelfth", "one second": dates and manners of speaking, never a code.
+_ORDINALS = frozenset(("first", "second", "third", *(word for word in NUMBER_WORDS if word.endswith("th"))))
 _NO_DIGITS = frozenset(("double", "triple"))
 _ARTICLES = ("a", "i")
 _DAYS, _MONTHS = range(1, 32), range(1, 13)
@@ -73,6 +75,8 @@ def _is_whole(token: str) -> bool:
 
 def _spells(token: str) -> bool:
     parts = token.split("-")
+    if not _ORDINALS.isdisjoint(parts):
+        return False
     if all(part in NUMBER_WORDS or part.isdecimal() or (len(part) == 1 and part.isalpha()) for part in parts):
         return True
     return _WRITTEN_CODE.fullmatch(token) is not None and _WITH_UNIT.fullmatch(token) is None

@@ -58,7 +58,7 @@ class RunResult:
     def why(self) -> str:
         """Why the run stands where it stands, in one line: its message, or else its worst findings."""
         said = "; ".join(finding.explanation for finding in self.findings[:3])
-        return self.message or said or (self.completion.value if self.completion else "")
+        return self.message or said or (self.completion.value if self.completion else self.state.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from qa_worker.embedded.errors import LocalStackError
 from qa_worker.embedded.files import locked, make_home, open_log, tail
 from qa_worker.embedded.postgres import PostgresServer
 from qa_worker.embedded.processes import ProcessId, alive, identify, wait_gone
+from qa_worker.embedded.secret_key import known_key
 from qa_worker.embedded.server import start_all
 from qa_worker.embedded.spec import Command, StackSpec
 from qa_worker.embedded.state import Phase, ProcessState, StackState, load, sweep
@@ -62,6 +63,11 @@ class RunningStack:
     @property
     def broker_url(self) -> str:
         return self._known(self.state.broker_url)
+
+    @property
+    def secret_keys(self) -> str | None:
+        """What the secrets in its own database are encrypted with, as QA_SECRET_KEYS has it."""
+        return known_key(self.home)
 
     @property
     def notes(self) -> tuple[str, ...]:

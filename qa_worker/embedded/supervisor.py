@@ -26,6 +26,7 @@ from qa_worker.embedded.errors import LocalStackError
 from qa_worker.embedded.files import bound_log, locked, open_log, tail
 from qa_worker.embedded.postgres import PostgresServer
 from qa_worker.embedded.processes import ProcessId, alive, halt, identify, this_process
+from qa_worker.embedded.secret_key import made_key
 from qa_worker.embedded.server import LocalServer, start_all
 from qa_worker.embedded.signals import Signals
 from qa_worker.embedded.spec import Command, StackSpec
@@ -208,7 +209,13 @@ class Supervisor:
 
     def _environment(self, command: Command) -> Mapping[str, str]:
         urls = {"DATABASE_URL": self._state.database_url or "", "BROKER_URL": self._state.broker_url or ""}
-        return {**os.environ, **urls, **command.env}
+        return {**os.environ, **self._keys(), **urls, **command.env}
+
+    def _keys(self) -> Mapping[str, str]:
+        """The key for the secrets in our own database, unless the environment has one."""
+        if self._spec.database_url or os.environ.get("QA_SECRET_KEYS"):
+            return {}
+        return {"QA_SECRET_KEYS": made_key(self._spec.home)}
 
     def _log_of(self, command: Command) -> Path:
         return self._spec.home / "logs" / f"{command.name}.log"

@@ -54,7 +54,29 @@ def watch_health(**_: Any) -> int:
     return bootstrap.worker().alerts.watch()
 
 
+@app.task(base=QaTask, name=TaskName.RECONCILE_DEAD_LETTERS.value)
+def reconcile_dead_letters(**_: Any) -> None:
+    """Show dead letters on their queue."""
+    done = bootstrap.worker().letters.reconcile()
+    if done.found or done.lost:
+        log.warning("dead_letters_reconciled", found=done.found, lost=done.lost)
+
+
 @app.task(base=QaTask, name=TaskName.FORGET_OLD_ALERTS.value)
 def forget_old_alerts(**_: Any) -> int:
     """Delete alerts that are too old."""
     return bootstrap.worker().alerts.forget()
+
+
+@app.task(base=QaTask, name=TaskName.DISPATCH_RUNS.value)
+def dispatch_runs(**_: Any) -> int:
+    """Send the runs that are due, cancel those of cancelled suites."""
+    return bootstrap.worker().scenarios.dispatch()
+
+
+@app.task(base=QaTask, name=TaskName.RESCUE_RUNS.value)
+def rescue_runs(**_: Any) -> None:
+    """Find the runs that got stuck."""
+    found = bootstrap.worker().scenarios.rescue()
+    if any((found.freed, found.buried, found.resent)):
+        log.warning("runs_rescued", freed=found.freed, buried=found.buried, resent=found.resent)

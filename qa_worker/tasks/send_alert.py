@@ -13,5 +13,6 @@ from qa_worker.tasks.base import RETRIED, QaTask, settle
 
 @app.task(base=QaTask, name=TaskName.SEND_ALERT.value, **RETRIED)
 def send_alert(*, delivery_id: str, **_: Any) -> str:
-    """Send one alert to one endpoint."""
-    return settle(bootstrap.worker().sending.send(UUID(delivery_id)))
+    """Send one alert to one endpoint, and what waits there behind it."""
+    outcomes = bootstrap.worker().sending.send(UUID(delivery_id))
+    return ", ".join(settle(outcome) for outcome in outcomes)

@@ -23,9 +23,10 @@ from qa_worker.application._grading import Tools
 from qa_worker.application.advance_batches import advance_batches
 from qa_worker.application.backlog_queries import BatchView
 from qa_worker.application.batch_backlog import Submitted, submit_backlog
-from qa_worker.application.batching import ItemResult, Left
+from qa_worker.application.batching import ItemResult
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.ports import Grading, Wanted
+from qa_worker.application.purse import Left
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.backlog import Selection, Via

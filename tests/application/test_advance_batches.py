@@ -11,16 +11,16 @@ from sqlalchemy import func, select, update
 from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations
 from qa_worker.application.advance_batches import Advanced, advance_batches
-from qa_worker.application.batching import Left
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Claimed
+from qa_worker.application.purse import Left
 from qa_worker.domain.backlog import Via
 from qa_worker.domain.batch import ResultKind
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lane, WorkState
 from tests.application.batch_bench import CUT, GONE, Bench
-from tests.builders import a_grading, an_assessment
+from tests.builders import a_call, a_grading, an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import NoPace
 
@@ -303,10 +303,24 @@ def test_a_batch_that_the_provider_knows_no_more_leaves_its_calls_to_the_queue(b
     bench.advance()
     bench.service.made.clear()
 
+    for _ in range(4):
+        bench.age()
+        bench.advance()
+        assert [(one.state.value, one.error_code) for one in bench.open()] == [("in_progress", "http_404")]
     bench.age()
     bench.advance()
 
     assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
+
+
+def test_an_address_that_is_wrong_for_a_while_costs_no_results(bench: Bench) -> None:
+    bench.submit(*REFS)
+    bench.advance()
+    bench.service.faults = {"status": [GONE] * 3, "results": [GONE] * 2}
+
+    bench.run_to_the_end()
+
+    assert (bench.verdicts(), bench.states()) == ({"pass": 7}, ["collected"])
 
 
 # -- cancelling
@@ -485,6 +499,8 @@ def test_no_more_is_sent_than_is_left_for_everybody_and_what_was_sent_counts_as_
 
     assert [row.request_count for row in bench.rows()] == [1, 2]
     assert (bench.lanes(), budget.spending()[0].spent) == ({Lane.BATCH: 5}, each * 3)
+
+    bench.left = lambda: Left(overall=0)
     bench.service.end_all()
     bench.age()
     bench.advance()
@@ -508,6 +524,10 @@ def test_what_a_batch_holds_does_not_hold_back_the_dispatcher(bench: Bench) -> N
     bench.submit("later", via=Via.QUEUE)
 
     assert dispatch_work(uow=bench.uow, pace=NoPace(), in_flight_limit=2) == 1
+    (live,) = bench.hand_over(a_call("live"))
+    with bench.uow() as work:
+        assert sum(work.evaluations.in_flight().values()) == 1
+        assert work.evaluations.queue_new([live.evaluation_id], in_flight_limit=2) == {live.evaluation_id}
 
 
 def test_a_score_next_to_the_threshold_gets_its_further_answers_in_the_queue(uow: UnitsOfWork) -> None:

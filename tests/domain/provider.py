@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,12 +55,13 @@ class Provider:
 
 @dataclass(slots=True)
 class Result:
-    """What happened. `asks` counts calls of `reserve`."""
+    """What happened. `asks` counts calls of `reserve`, `held` those that were told to come back another time."""
 
     sent: int = 0
     refused: int = 0
     answered: int = 0
     asks: int = 0
+    held: int = 0
 
     @property
     def refused_share(self) -> float:
@@ -101,7 +103,11 @@ class Backlog:
         self.result.asks += 1
         kept_s = self.pacing.kept_s
         self._state, turn = model.reserve(self._state, now, self.need, share=1.0, pacing=self.pacing, kept_s=kept_s)
+        self.result.held += not turn.granted
         self._at(now + turn.wait_s, self._leave if turn.granted else self._ask)
+
+    def _next(self, now: float) -> None:
+        self._ask(now)
 
     def _leave(self, now: float) -> None:
         if self._state.paused_until > now:
@@ -133,10 +139,30 @@ class Backlog:
         if now - self._learnt_at > _LEARN_EVERY_S:
             self._learnt_at = now
             self._state = model.learn(self._state, now, self.provider.limits, left, self.pacing)
-        self._ask(now)
+        self._next(now)
 
     def _hear_no(self, now: float, left: Amounts) -> None:
         self._state = model.settle(self._state, now, (0.0, self.need[1], self.need[2]), self.pacing)
         self._state = model.learn(self._state, now, self.provider.limits, left, self.pacing)
         self._state = model.pause(self._state, now, _RETRY_AFTER_S)
-        self._ask(now)
+        self._next(now)
+
+
+class Dispatched(Backlog):
+    """The same backlog, sent by a dispatcher that looks about every `every_s` and sends what there is room for."""
+
+    def __init__(
+        self, provider: Provider, pacing: Pacing, *, need: Amounts, used: Amounts, latency_s: float, every_s: float
+    ) -> None:
+        super().__init__(provider, pacing, need=need, used=used, latency_s=latency_s, slots=0)
+        self._every_s = every_s
+        self._at(0.0, self._look)
+
+    def _look(self, now: float) -> None:
+        room = model.room(self._state, now, within_s=self._every_s + 0.5, share=1.0, pacing=self.pacing)
+        for _ in range(math.ceil(room)):
+            self._at(now + self._random.uniform(0.02, 0.3), self._ask)
+        self._at(now + self._every_s * self._random.uniform(0.8, 1.3), self._look)
+
+    def _next(self, now: float) -> None:
+        """Who is done is followed by whom the dispatcher sends."""

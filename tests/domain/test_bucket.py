@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qa_worker.domain import bucket as model
 from qa_worker.domain.bucket import Amounts, Bucket, Pacing, Turn
-from tests.domain.provider import Backlog, Provider
+from tests.domain.provider import Backlog, Dispatched, Provider
 
 PACING = Pacing(start=(600.0, 600_000.0, 120_000.0), use=1.0)
 RUNNING = replace(model.opened(PACING, 0.0), learnt=(1.0, 1.0, 1.0))
@@ -264,6 +264,32 @@ def test_unknown_limits_are_used_to_the_full_and_not_hit(provider: Provider, lat
     assert (result.sent - result.refused) / (provider.limits[0] * MINUTES) >= 0.97
     assert result.refused_share < 0.005
     assert result.asks < 3 * result.sent
+
+
+@pytest.mark.parametrize(
+    ("provider", "latency_s"),
+    [
+        (Provider((30.0, 1e5, 1e4), holds_s=60.0), 1.0),
+        (Provider((1000.0, 2e6, 4e5), holds_s=60.0), 1.0),
+        (Provider((5000.0, 5e6, 1e6), holds_s=10.0, early=True), 1.0),
+        (Provider((10_000.0, 10e6, 2e6), holds_s=10.0, early=True), 5.0),
+        (Provider((5000.0, 1e9, 1e9), holds_s=60.0), 1.0),
+    ],
+    ids=["30", "1000", "5000", "10000 in 5 s", "lopsided"],
+)
+def test_a_dispatcher_that_sends_what_there_is_room_for_uses_them_as_well(provider: Provider, latency_s: float) -> None:
+    pacing = Pacing(start=(1000.0, 1e6, 2e5))
+    backlog = Dispatched(
+        provider, pacing, need=(1.0, 1000.0, 150.0), used=(1.0, 900.0, 100.0), latency_s=latency_s, every_s=1.0
+    )
+    backlog.run(60.0)
+    sent_by_then = backlog.result.sent
+
+    result = backlog.run(60.0 * (MINUTES + 1))
+
+    assert (result.sent - sent_by_then) / (provider.limits[0] * MINUTES) >= 0.97
+    assert result.refused_share < 0.005
+    assert result.held <= 0.01 * result.sent, "hardly anybody is sent in vain"
 
 
 def test_others_who_use_half_of_the_limits_are_made_room_for() -> None:

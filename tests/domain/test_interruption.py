@@ -31,7 +31,7 @@ def test_a_turn_is_cut_behind_the_place(at: AfterWords | AfterPhrase, heard: str
 
 
 @pytest.mark.parametrize(
-    "at", [AfterWords(11), AfterWords(12), AfterPhrase("known table"), AfterPhrase("refund"), AfterPhrase("tot")]
+    "at", [AfterWords(12), AfterWords(13), AfterPhrase("known table"), AfterPhrase("refund"), AfterPhrase("tot")]
 )
 def test_a_turn_that_is_over_by_then_is_heard_to_its_end(at: AfterWords | AfterPhrase) -> None:
     assert cut(TURN, at) == Cut(TURN, "")

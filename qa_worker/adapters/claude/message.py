@@ -47,14 +47,14 @@ def read_answer(
     content: bytes, *, request_id: str | None, model: str, rubric: Rubric, limits: RateLimits | None = None
 ) -> JudgeAnswer:
     """The answer that a successful response, or an item of a batch's results, holds; `model` was asked for."""
-    body = _body(content)
+    body = read_body(content)
     if body is None:
         return JudgeAnswer(bad_response(request_id), Usage(), model, request_id, "", limits)
-    text = _text(body["content"])
+    text = read_text(body["content"])
     result = _stopped(body, request_id) or _assessment(text, rubric, request_id)
     return JudgeAnswer(
         result=result,
-        usage=_usage(body["usage"]),
+        usage=read_usage(body["usage"]),
         model=body["model"] if isinstance(body.get("model"), str) else model,
         request_id=request_id,
         raw=text[:MAX_RAW_CHARS] if isinstance(result, Failure) else "",
@@ -62,7 +62,7 @@ def read_answer(
     )
 
 
-def _body(content: bytes) -> dict[str, Any] | None:
+def read_body(content: bytes) -> dict[str, Any] | None:
     """The message, or None where the body is none."""
     try:
         body = json.loads(content)
@@ -74,7 +74,7 @@ def _body(content: bytes) -> dict[str, Any] | None:
     return body if all(isinstance(body.get(name), kind) for name, kind in expected) else None
 
 
-def _text(blocks: list[Any]) -> str:
+def read_text(blocks: list[Any]) -> str:
     """The text blocks joined: the first block may be thinking."""
     texts = (block.get("text") for block in blocks if isinstance(block, dict) and block.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
@@ -87,11 +87,12 @@ def _stopped(body: Mapping[str, Any], request_id: str | None) -> Failure | None:
         return None
     kind, code, message = _STOPS.get(reason, (FailureKind.UNREADABLE, "stop:other", "The answer ended early."))
     if reason == "refusal":
-        code = f"refusal:{_category(body.get('stop_details'))}"
+        code = f"refusal:{refusal_category(body.get('stop_details'))}"
     return Failure(kind, code, message, request_id=request_id)
 
 
-def _category(details: Any) -> str:
+def refusal_category(details: Any) -> str:
+    """What a refusal was about, as far as the provider says so in a word that is known."""
     category = details.get("category") if isinstance(details, dict) else None
     return category if isinstance(category, str) and category in _CATEGORIES else "other"
 
@@ -104,7 +105,8 @@ def _assessment(text: str, rubric: Rubric, request_id: str | None) -> Assessment
         return Failure(FailureKind.UNREADABLE, f"answer_{error.reason.value}", message, request_id=request_id)
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """The tokens that a message says it took; what can't be read counts nothing."""
     split = usage.get("cache_creation")
     written = _count(usage, "cache_creation_input_tokens")
     written_1h = _count(split, "ephemeral_1h_input_tokens")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_random_exponential
 
-from qa_worker.application.judging import JudgeAnswer
+from qa_worker.application.model_calls import Answered
 from qa_worker.domain.failure import Failure, FailureKind
 
 MAX_TRIES = 3
@@ -18,9 +19,10 @@ _PATIENCE_S = 2.0
 """A fault that asks for a longer pause is not tried again here."""
 
 Sleep = Callable[[float], Awaitable[None]]
+_Answer = TypeVar("_Answer", bound=Answered)
 
 
-async def with_quick_retries(attempt: Callable[[], Awaitable[JudgeAnswer]], *, sleep: Sleep) -> JudgeAnswer:
+async def with_quick_retries(attempt: Callable[[], Awaitable[_Answer]], *, sleep: Sleep) -> _Answer:
     """The answer of the last of at most three tries. Those before it had no answer, and so nothing was billed."""
     retrying = AsyncRetrying(
         stop=stop_after_attempt(MAX_TRIES) | stop_before_delay(WITHIN_S),
@@ -31,13 +33,13 @@ async def with_quick_retries(attempt: Callable[[], Awaitable[JudgeAnswer]], *, s
     )
 
     # tenacity awaits nothing but what is declared so: not the coroutine that a lambda returns
-    async def attempted() -> JudgeAnswer:
+    async def attempted() -> _Answer:
         return await attempt()
 
     return await retrying(attempted)
 
 
-def is_quick(answer: JudgeAnswer) -> bool:
+def is_quick(answer: Answered) -> bool:
     """Whether trying again at once may help: connection faults and 5xx, but not 529, where it would add to the load."""
     failure = answer.result
     if not isinstance(failure, Failure) or failure.kind is not FailureKind.TRANSIENT:
@@ -47,8 +49,7 @@ def is_quick(answer: JudgeAnswer) -> bool:
     return failure.code in ("connection", "connect_timeout") or failure.code.startswith("http_5")
 
 
-def _last(state: RetryCallState) -> JudgeAnswer:
+def _last(state: RetryCallState) -> Any:
     if state.outcome is None:
         raise AssertionError("tenacity ends a call without a try")
-    answer: JudgeAnswer = state.outcome.result()
-    return answer
+    return state.outcome.result()

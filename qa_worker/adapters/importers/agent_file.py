@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from qa_worker.adapters.importers.fields import Id, Phrase, Text
 from qa_worker.adapters.importers.problems import refuse, shown
 from qa_worker.adapters.importers.written import Arguments, Name, Written, argument_rules, read_written
+from qa_worker.application.playing import AgentKind, Target
 from qa_worker.domain.agent_under_test import AgentUnderTest, Conversation, Reply, Script
 from qa_worker.domain.call import Agent, ToolSpec
 from qa_worker.domain.mocks import Answers, Mock, ToolMocks
@@ -43,12 +44,34 @@ _FIXES: Mapping[str, str] = {
     "tool": "Write the tool's name",
     "arguments": "Write an object",
     "ends": "Write true or false",
+    "target": "Write an object with kind, and what that kind needs",
+    "kind": "Write one of " + ", ".join(AgentKind),
+    "url": "Write the URL as a text",
+    "headers": "Write an object of header names and texts; a secret as ${QA_AGENT_SECRET_NAME}",
+    "model": "Write the model's name as a text",
+    "effort": "Write low, medium, high, xhigh or max",
+    "body": "Write an object of fields that are added to each request",
+    "call": "Write module:function as one text",
+}
+# What each kind of target must have, and may have.
+_TARGETS: Mapping[AgentKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    AgentKind.SCRIPTED: ((), ()),
+    AgentKind.CLAUDE: ((), ("model", "effort")),
+    AgentKind.HTTP: (("url",), ("headers",)),
+    AgentKind.OPENAI: (("url", "model"), ("headers", "body")),
+    AgentKind.PYTHON: (("call",), ()),
 }
 
 
 def parse_agent(text: str, *, source: str) -> AgentUnderTest:
     """The agent that a YAML or JSON text describes. Raises InvalidInput with `source`, line, field and fix."""
-    return read_written(text, _AgentIn, source=source, fixes=_FIXES).under_test()
+    return parse_agent_and_target(text, source=source)[0]
+
+
+def parse_agent_and_target(text: str, *, source: str) -> tuple[AgentUnderTest, Target | None]:
+    """The same, with how the agent is reached: None where the file leaves that open. Raises InvalidInput."""
+    read = read_written(text, _AgentIn, source=source, fixes=_FIXES)
+    return read.under_test(), read.target.target() if read.target else None
 
 
 def _wait(value: float) -> float:
@@ -134,6 +157,35 @@ class _ScriptIn(Written):
         return Script(spoken, Reply(self.otherwise.strip())) if self.otherwise else Script(spoken)
 
 
+class _TargetIn(Written):
+    kind: Literal["scripted", "claude", "http", "openai", "python"]
+    url: Phrase | None = None
+    headers: dict[str, Text] | None = None
+    model: Name | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    body: dict[str, Any] | None = None
+    call: Phrase | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        required, optional = _TARGETS[AgentKind(self.kind)]
+        missing = next((name for name in required if getattr(self, name) is None), None)
+        if missing is not None:
+            raise refuse(f"has no {missing}, which the kind {self.kind} needs", _FIXES[missing])
+        extra = next((name for name in self._given() if name not in (*required, *optional)), None)
+        if extra is not None:
+            raise refuse(f"means nothing to the kind {self.kind}", "Remove it", at=(extra,))
+        return self
+
+    def _given(self) -> dict[str, Any]:
+        # not the model's own dump, which would drop what is null within `body`
+        given = ((name, getattr(self, name)) for name in type(self).model_fields if name != "kind")
+        return {name: value for name, value in given if value is not None}
+
+    def target(self) -> Target:
+        return Target(AgentKind(self.kind), self._given())
+
+
 class _AgentIn(Written):
     mistaken: ClassVar[Mapping[str, str]] = {"systemprompt": "instructions", "firstmessage": "greeting"}
 
@@ -144,6 +196,13 @@ class _AgentIn(Written):
     instructions: Text | None = None
     tools: list[_ToolIn] | None = None
     script: _ScriptIn | None = None
+    target: _TargetIn | None = None
+
+    @model_validator(mode="after")
+    def _a_script_to_play(self) -> Self:
+        if self.target is not None and self.target.target().kind is AgentKind.SCRIPTED and self.script is None:
+            raise refuse("is missing, and the target is scripted", _FIXES["script"], at=("script",))
+        return self
 
     @model_validator(mode="after")
     def _tools_exist(self) -> Self:

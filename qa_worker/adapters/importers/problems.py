@@ -80,12 +80,20 @@ def refuse(problem: str, fix: str, *, at: tuple[str | int, ...] = ()) -> Pydanti
 
 def from_validation(error: ValidationError, *, fixes: Mapping[str, str]) -> InvalidInput:
     """The first problem that pydantic found. `fixes` says, by field name, what belongs there."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = (*first["loc"], *first.get("ctx", {}).get("at", ()))
-    problem, fix = _words(first)
-    if len(problems) > 1:
-        problem += f" (first of {len(problems)} problems)"
+    first, *more = all_from_validation(error, fixes=fixes)
+    if more:
+        first.problem += f" (first of {len(more) + 1} problems)"
+    return first
+
+
+def all_from_validation(error: ValidationError, *, fixes: Mapping[str, str]) -> list[InvalidInput]:
+    """Every problem that pydantic found; at least one."""
+    return [_problem(detail, fixes) for detail in error.errors(include_url=False)]
+
+
+def _problem(detail: ErrorDetails, fixes: Mapping[str, str]) -> InvalidInput:
+    where = (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
+    problem, fix = _words(detail)
     # The nearest field that has an advice of its own: for `levels.3` that is `levels`.
     advice = (fixes[part] for part in reversed(where) if isinstance(part, str) and part in fixes)
     return InvalidInput(field=path_text(where), problem=problem, fix=fix or next(advice, "Correct it"))

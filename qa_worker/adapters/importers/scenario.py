@@ -9,8 +9,18 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from qa_worker.adapters.importers.fields import Phrase, Text
 from qa_worker.adapters.importers.problems import refuse, shown
-from qa_worker.adapters.importers.written import Arguments, FileId, Line, Name, Written, argument_rules, read_written
+from qa_worker.adapters.importers.written import (
+    Arguments,
+    FileId,
+    Line,
+    Name,
+    Written,
+    argument_rules,
+    read_written,
+    written_problems,
+)
 from qa_worker.domain.call import Expected
+from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.markers import parse_line
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Scenario, Told, ToolRule
 
@@ -62,6 +72,11 @@ def parse_scenario(text: str, *, source: str) -> Scenario:
     Raises InvalidInput with `source`, the line, the field's path (`steps[2]`) and the fix.
     """
     return read_written(text, _ScenarioIn, source=source, fixes=_FIXES).scenario()
+
+
+def scenario_problems(text: str, *, source: str) -> tuple[InvalidInput, ...]:
+    """Everything for which `parse_scenario` would refuse this text; nothing where it wouldn't."""
+    return written_problems(text, _ScenarioIn, source=source, fixes=_FIXES)
 
 
 def _whole(low: int, high: int) -> AfterValidator:

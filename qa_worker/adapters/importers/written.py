@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, ValidationError
 
 from qa_worker.adapters.importers.fields import Door
 from qa_worker.adapters.importers.json_values import check_json
-from qa_worker.adapters.importers.problems import from_validation, kind_of, refuse, shown
+from qa_worker.adapters.importers.problems import all_from_validation, from_validation, kind_of, refuse, shown
 from qa_worker.adapters.importers.yaml_lines import line_of
 from qa_worker.adapters.importers.yaml_values import load_yaml
 from qa_worker.domain.errors import InvalidInput
@@ -40,17 +40,37 @@ _Model = TypeVar("_Model", bound=Written)
 def read_written(text: str, model: type[_Model], *, source: str, fixes: Mapping[str, str]) -> _Model:
     """A file's content as its model. Raises InvalidInput with `source`, the line, the field's path and the fix."""
     try:
-        data = load_yaml(text, max_chars=_MAX_CHARS)
-        check_json(data, max_values=_MAX_VALUES)
-        try:
-            return model.model_validate(data)
-        except ValidationError as error:
-            raise from_validation(error, fixes=fixes) from None
+        return _validated(text, model)
+    except ValidationError as error:
+        raise _located(from_validation(error, fixes=fixes), text, source) from None
     except InvalidInput as error:
-        error.source = source
-        if error.line is None and len(text) <= _MAX_CHARS:
-            error.line = line_of(text, error.field)
-        raise
+        raise _located(error, text, source) from None
+
+
+def written_problems(
+    text: str, model: type[_Model], *, source: str, fixes: Mapping[str, str]
+) -> tuple[InvalidInput, ...]:
+    """Everything for which `read_written` would refuse this text; nothing where it wouldn't."""
+    try:
+        _validated(text, model)
+    except ValidationError as error:
+        return tuple(_located(problem, text, source) for problem in all_from_validation(error, fixes=fixes))
+    except InvalidInput as error:
+        return (_located(error, text, source),)
+    return ()
+
+
+def _validated(text: str, model: type[_Model]) -> _Model:
+    data = load_yaml(text, max_chars=_MAX_CHARS)
+    check_json(data, max_values=_MAX_VALUES)
+    return model.model_validate(data)
+
+
+def _located(error: InvalidInput, text: str, source: str) -> InvalidInput:
+    error.source = source
+    if error.line is None and len(text) <= _MAX_CHARS:
+        error.line = line_of(text, error.field)
+    return error
 
 
 def _id(value: str) -> str:

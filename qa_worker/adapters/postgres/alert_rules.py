@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, select
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
+from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.tables import agents, alert_rule_endpoints, alert_rules, endpoints, workspaces
 from qa_worker.application.alerting import Concern, KnownRule
 from qa_worker.domain.alert_rule import CONDITIONS, AlertRule, AlertSeverity, RuleKind
@@ -100,6 +101,20 @@ class PostgresAlertRules:
         if endpoints:
             rows = [{"rule_id": rule.id, "endpoint_id": endpoint} for endpoint in dict.fromkeys(endpoints)]
             self._connection.execute(plain_insert(alert_rule_endpoints), rows)
+
+    def workspace(self, name: str) -> WorkspaceId:
+        """See the port."""
+        return ensure_workspace(self._connection, name)
+
+    def agent(self, workspace: WorkspaceId, ref: str) -> uuid.UUID | None:
+        """See the port."""
+        named = (agents.c.workspace_id == workspace) & (agents.c.ref == ref)
+        return self._connection.execute(select(agents.c.id).where(named)).scalar_one_or_none()
+
+    def agent_refs(self, workspace: WorkspaceId) -> Mapping[uuid.UUID, str]:
+        """See the port."""
+        rows = self._connection.execute(select(agents.c.id, agents.c.ref).where(agents.c.workspace_id == workspace))
+        return {row.id: row.ref for row in rows}
 
     def remove(self, workspace: WorkspaceId, name: str) -> bool:
         """See the port."""

@@ -19,8 +19,8 @@ from sqlalchemy import Engine, func, select, update
 from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations, workspaces
-from qa_worker.application.batching import Left
 from qa_worker.application.limits import Exceeded, Spending
+from qa_worker.application.purse import Left
 from qa_worker.domain.batch import BatchState
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.errors import StoreUnavailable

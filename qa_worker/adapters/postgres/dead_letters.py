@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, func
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.tables import dead_letters
 
@@ -48,7 +50,22 @@ def write_letters(connection: Connection, letters: Sequence[Letter]) -> None:
             "last_error": letter.last_error,
             "payload": letter.payload,
             "died_at": func.clock_timestamp(),
+            **dying_again(letter.kind, letter.ref_id),
         }
         for letter in letters
     ]
     connection.execute(insert(dead_letters).values(rows).on_conflict_do_nothing())
+
+
+def dying_again(kind: str, ref_id: uuid.UUID) -> dict[str, ColumnElement[Any]]:
+    """The columns that tell of the letter whose replay this one died of; without one this is its first death."""
+    before = dead_letters.alias("before")
+    latest = (
+        select(before.c.id, before.c.deaths)
+        .where(before.c.kind == kind, before.c.replay_ref == ref_id)
+        .order_by(before.c.settled_at.desc())
+        .limit(1)
+        .subquery()
+    )
+    deaths = func.coalesce(select(latest.c.deaths).scalar_subquery(), 0) + 1
+    return {"again_of": select(latest.c.id).scalar_subquery(), "deaths": deaths}

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
+from qa_worker.adapters.postgres.evaluation_letters import settle_revived, write_evaluation_letters
 from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
@@ -157,6 +158,7 @@ class PostgresEvaluations:
         values = _buried(record.failure.code if record.failure else "", record.ended_at)
         values["evidence"] = None if evidence is None else evidence_to_json(evidence)
         self._release(lease, values, record)
+        write_evaluation_letters(self._connection, [lease.work_id])
 
     def charge(self, lease: Lease, record: AttemptRecord) -> None:
         """See the port."""
@@ -171,7 +173,13 @@ class PostgresEvaluations:
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
         which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
-        return _refs(self._work.revive(which))
+        revived = _refs(self._work.revive(which))
+        settle_revived(self._connection, [ref.evaluation_id for ref in revived])
+        return revived
+
+    def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
+        """See the port."""
+        return next(iter(_refs(self._work.revive(evaluations.c.id == evaluation_id))), None)
 
     def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> None:
         """Write the end of an attempt. Nothing is done where this very end was written, by a commit whose answer was lost."""
@@ -219,6 +227,7 @@ class PostgresEvaluations:
             values = _buried(FailureKind.ABANDONED.value, func.clock_timestamp())
             lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
             self._work.release(lease, {**values, **_died()})
+        write_evaluation_letters(self._connection, [row.id for row in buried])
         return len(freed), len(buried)
 
     def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:

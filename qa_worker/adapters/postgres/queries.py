@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, literal_column, or_, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.tables import (
@@ -26,7 +26,7 @@ from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import CriterionScore, Finding, Source, Usage
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import Severity
-from qa_worker.domain.work import WorkState
+from qa_worker.domain.work import Lane, WorkState
 
 _AT_MOST = 20
 _CHUNK = 1000
@@ -85,15 +85,19 @@ class PostgresQueries:
         with store_errors(), self._engine.connect() as connection:
             states = connection.execute(select(columns.state, func.count().label("n")).group_by(columns.state))
             oldest = connection.execute(select(waiting).where(due)).scalar_one_or_none()
-            parked = connection.execute(
-                select(columns.wait_reason, func.count().label("n"))
-                .where(columns.state == WorkState.PENDING.value, columns.not_before > func.now())
-                .group_by(columns.wait_reason)
+            # Also what is due and not sent: a gate may be closed, or limits used up.
+            reason = case(
+                (columns.wait_reason != "", columns.wait_reason),
+                (columns.lane == Lane.BATCH.value, literal_column("'a message batch'")),
+                else_=literal_column("'their turn'"),
+            ).label("reason")
+            waiting_work = connection.execute(
+                select(reason, func.count().label("n")).where(columns.state == WorkState.PENDING.value).group_by(reason)
             )
             return Backlog(
                 by_state={row.state: row.n for row in states},
                 oldest_due_s=None if oldest is None else float(oldest),
-                waits_for={row.wait_reason: row.n for row in parked},
+                waits_for={row.reason: row.n for row in waiting_work},
             )
 
 

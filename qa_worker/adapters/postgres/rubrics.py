@@ -54,6 +54,13 @@ class PostgresRubrics:
         ).scalar_one_or_none()
         return None if content is None else rubric_from_json(content)
 
+    def named(self, workspace: WorkspaceId, name: str) -> NamedRubric | None:
+        """See the port."""
+        found = select(rubrics.c.content).where(rubrics.c.workspace_id == workspace, rubrics.c.name == name)
+        latest = found.order_by(rubrics.c.created_at.desc()).limit(1)
+        content = self._connection.execute(latest).scalar_one_or_none()
+        return None if content is None else rubric_from_json(content)
+
     def version(self, workspace: WorkspaceId, rubric: NamedRubric, judge: JudgeSpec) -> RubricVersion:
         """See the port."""
         for known_in, known, version in self._versions:

@@ -217,7 +217,7 @@ evaluations = Table(
     _created_at(),
     UniqueConstraint("call_id", "rubric_version_id"),
     CheckConstraint("state IN ('pending', 'queued', 'running', 'done', 'dead')", name="state"),
-    CheckConstraint("lane IN ('live', 'backlog', 'batch')", name="lane"),
+    CheckConstraint("lane IN ('live', 'backlog', 'batch', 'run')", name="lane"),
     CheckConstraint("verdict IN ('pass', 'fail', 'needs_review', 'not_evaluated')", name="verdict"),
     CheckConstraint("overall BETWEEN 0 AND 100", name="overall"),
     CheckConstraint("(state = 'running') = (lease_token IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
@@ -555,7 +555,7 @@ dead_letters = Table(
     metadata,
     _id(),
     Column("kind", Text, nullable=False),
-    # The delivery, evaluation or run that died; NULL for a message that nobody could read.
+    # The delivery, evaluation or run that died; of a message it is made of what it said.
     Column("ref_id", Uuid, nullable=True),
     Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=True),
     Column("endpoint_id", Uuid, ForeignKey("endpoints.id"), nullable=True),
@@ -569,13 +569,17 @@ dead_letters = Table(
     Column("payload", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("state", Text, nullable=False, server_default="open"),
     _when("died_at", nullable=False),
-    # When it was put on the dead-letter queue.
+    # When it was put on the dead-letter queue, and which message there is the one about it.
     _when("announced_at"),
+    Column("announcement", Uuid, nullable=True),
     _when("settled_at"),
     _text("settled_by"),
     _text("note"),
     # The new piece of work that a replay started.
     Column("replay_ref", Uuid, nullable=True),
+    # The letter whose replay died, and how many times it has died with this one.
+    Column("again_of", Uuid, nullable=True),
+    Column("deaths", Integer, nullable=False, server_default="1"),
     CheckConstraint("kind IN ('alert', 'evaluation', 'run', 'message')", name="kind"),
     CheckConstraint("state IN ('open', 'replayed', 'discarded')", name="state"),
     CheckConstraint("(state = 'open') = (settled_at IS NULL)", name="settled_at"),
@@ -584,5 +588,117 @@ dead_letters = Table(
     Index("ix_dead_letters_state_died_at", "state", text("died_at DESC"), "id"),
     Index("ix_dead_letters_workspace_id_died_at", "workspace_id", text("died_at DESC"), "id"),
     Index("ix_dead_letters_endpoint_id_died_at", "endpoint_id", text("died_at DESC"), "id"),
-    Index("ix_dead_letters_unannounced", "died_at", postgresql_where=text("announced_at IS NULL")),
+    Index(
+        "ix_dead_letters_unannounced", "died_at", postgresql_where=text("announced_at IS NULL AND state = 'open'")
+    ),
+    Index("ix_dead_letters_replay_ref", "replay_ref", postgresql_where=text("replay_ref IS NOT NULL")),
+)
+
+# Scenarios, agents under test, suite runs, runs and their turns: see `qa_worker.domain.scenario` and `.run`.
+scenarios = Table(
+    "scenarios",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("ref", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("content", JSONB, nullable=False),
+    _created_at(),
+    UniqueConstraint("workspace_id", "fingerprint"),
+)
+
+# A secret stands in `content` only as the name of an environment variable.
+agents_under_test = Table(
+    "agents_under_test",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("ref", Text, nullable=False),
+    _text("version"),
+    Column("kind", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("content", JSONB, nullable=False),
+    _created_at(),
+    UniqueConstraint("workspace_id", "fingerprint"),
+)
+
+suite_runs = Table(
+    "suite_runs",
+    metadata,
+    _id(),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("agent_under_test_id", Uuid, ForeignKey("agents_under_test.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    _text("label"),
+    # NULL: the judge of the settings.
+    Column("judge", Text, nullable=True),
+    Column("max_parallel", Integer, nullable=False),
+    Column("repeats", Integer, nullable=True),
+    Column("state", Text, nullable=False, server_default="running"),
+    _text("created_by"),
+    _when("cancel_requested_at"),
+    _when("completed_at"),
+    _created_at(),
+    CheckConstraint("state IN ('running', 'done', 'cancelled')", name="state"),
+    CheckConstraint("(state = 'running') = (completed_at IS NULL)", name="completed_at"),
+    CheckConstraint("judge IN ('claude', 'rules')", name="judge"),
+    CheckConstraint("max_parallel > 0", name="max_parallel"),
+    Index("ix_suite_runs_running", "created_at", postgresql_where=text("state = 'running'")),
+    Index("ix_suite_runs_workspace_id_created_at", "workspace_id", text("created_at DESC")),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    Column("suite_run_id", Uuid, ForeignKey("suite_runs.id", ondelete="CASCADE"), nullable=False),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    Column("scenario_id", Uuid, ForeignKey("scenarios.id"), nullable=False),
+    Column("agent_under_test_id", Uuid, ForeignKey("agents_under_test.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("repeat", Integer, nullable=False),
+    # From 1: runs of the same repeat, of which the simulated caller spoilt all but the last.
+    Column("attempt_no", Integer, nullable=False, server_default="1"),
+    *_work_columns(),
+    # The final state of the run. Before it the state of the work says all: pending, or running.
+    Column("outcome", Text, nullable=True),
+    Column("completion", Text, nullable=True),
+    _text("message"),
+    # Seconds on the conversation's own clock, and real seconds that workers spent on it.
+    Column("clock_s", Double, nullable=False, server_default="0"),
+    Column("played_s", Double, nullable=False, server_default="0"),
+    _count("turn_count"),
+    _when("cancel_requested_at"),
+    Column("call_id", Uuid, ForeignKey("calls.id"), nullable=True),
+    Column("evaluation_id", Uuid, ForeignKey("evaluations.id"), nullable=True),
+    _when("begun_at"),
+    _when("completed_at"),
+    # Of the conversation: caller and agent. The judge's are those of the evaluation.
+    *_usage_columns(),
+    _created_at(),
+    UniqueConstraint("suite_run_id", "scenario_id", "repeat", "attempt_no"),
+    CheckConstraint("state IN ('pending', 'queued', 'running', 'done', 'dead')", name="state"),
+    CheckConstraint("lane IN ('live', 'backlog')", name="lane"),
+    CheckConstraint("(state = 'running') = (lease_token IS NOT NULL AND lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("outcome IN ('passed', 'failed', 'error', 'invalid', 'cancelled')", name="outcome"),
+    CheckConstraint("(state IN ('done', 'dead')) = (outcome IS NOT NULL)", name="outcome_is_final"),
+    CheckConstraint("state <> 'dead' OR outcome IN ('error', 'cancelled')", name="dead_measured_nothing"),
+    CheckConstraint("(outcome IS NULL) = (completed_at IS NULL)", name="completed_at"),
+    Index("ix_runs_due", "suite_run_id", "not_before", "position", postgresql_where=text("state = 'pending'")),
+    Index("ix_runs_queued", "queued_at", postgresql_where=text("state = 'queued'")),
+    Index("ix_runs_running", "lease_until", postgresql_where=text("state = 'running'")),
+    Index("ix_runs_in_flight", "suite_run_id", postgresql_where=text("state IN ('queued', 'running')")),
+)
+
+run_turns = Table(
+    "run_turns",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("role", Text, nullable=False),
+    # The turn as it was heard, what was cut off, the caller's line as written: see `qa_worker.domain.playback`.
+    Column("content", JSONB, nullable=False),
+    *_usage_columns(),
+    _created_at(),
+    CheckConstraint("role IN ('caller', 'agent', 'tool')", name="role"),
 )

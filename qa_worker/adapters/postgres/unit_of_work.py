@@ -19,7 +19,10 @@ from qa_worker.adapters.postgres.endpoints import PostgresEndpoints
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.evaluations import PostgresEvaluations
 from qa_worker.adapters.postgres.incidents import PostgresIncidents
+from qa_worker.adapters.postgres.letters import PostgresDeadLetters
 from qa_worker.adapters.postgres.rubrics import PostgresRubrics
+from qa_worker.adapters.postgres.runs import PostgresRuns
+from qa_worker.adapters.postgres.suites import PostgresSuites
 from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.messages import Message
 
@@ -39,8 +42,11 @@ class PostgresUnitOfWork:
     incidents: PostgresIncidents
     endpoints: PostgresEndpoints
     deliveries: PostgresDeliveries
+    dead_letters: PostgresDeadLetters
     backlog: PostgresBacklog
     batches: PostgresBatches
+    runs: PostgresRuns
+    suites: PostgresSuites
 
     def __init__(self, engine: Engine, *, send: Send, prompt_version: str, book: RuleBook | None = None) -> None:
         self._engine = engine
@@ -61,8 +67,11 @@ class PostgresUnitOfWork:
         self.incidents = PostgresIncidents(self._connection)
         self.endpoints = PostgresEndpoints(self._connection)
         self.deliveries = PostgresDeliveries(self._connection)
+        self.dead_letters = PostgresDeadLetters(self._connection)
         self.backlog = PostgresBacklog(self._connection)
         self.batches = PostgresBatches(self._connection, self.evaluations)
+        self.runs = PostgresRuns(self._connection)
+        self.suites = PostgresSuites(self._connection)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:

@@ -30,6 +30,10 @@ class Publisher:
         """How many messages wait in the queue of alerts. Raises StoreUnavailable where the broker is away."""
         return self._connected().queue_lengths()[Queue.SEND_ALERT.value]
 
+    def waiting_runs(self) -> int:
+        """How many messages wait in the queue of runs. Raises StoreUnavailable where the broker is away."""
+        return self._connected().queue_lengths()[Queue.RUN_SCENARIO.value]
+
     def close(self) -> None:
         """Give the connection back."""
         with self._lock:

@@ -79,10 +79,16 @@ local function is_first()
   return usual[1] == 0 and usual[2] == 0 and usual[3] == 0
 end
 
+local function slowed(before, after)
+  if is_first() then return math.min(1, before[1] / after[1], before[2] / after[2], before[3] / after[3]) end
+  local was = math.max(usual[1] / before[1], usual[2] / before[2], usual[3] / before[3])
+  return math.min(1, math.max(usual[1] / after[1], usual[2] / after[2], usual[3] / after[3]) / was)
+end
+
 local function advance(share)
   local passed = math.max(0, now - paced_at)
   if passed >= idle_s then
-    pace = math.min(pace, 1, start[1] / limit[1], start[2] / limit[2], start[3] / limit[3])
+    pace = math.min(pace, slowed(start, limit))
   end
   lead = math.max(lead, -2 * book_ahead_s * pace * share) + passed * pace * share
   lead = math.min(lead, top(share))
@@ -157,17 +163,17 @@ end
 
 local function learn(limits, left)
   fill()
-  local booked, grown = booked_seconds(), 1
+  local booked, was_limit = booked_seconds(), {limit[1], limit[2], limit[3]}
   for m = 1, 3 do
-    local was_limit, was_full = limit[m], full[m]
+    local was_full = full[m]
     if limits[m] then limit[m], learnt[m] = limits[m], 1 end
     derive()
     level[m] = level[m] + (full[m] - was_full)
     if left[m] then level[m] = math.min(level[m], left[m] - booked * rate[m]) end
-    grown = math.min(grown, was_limit / limit[m])
   end
-  pace = pace * grown
-  queue = queue * grown
+  local slower = slowed(was_limit, limit)
+  pace = pace * slower
+  queue = queue * slower
 end
 
 local function operands(first)

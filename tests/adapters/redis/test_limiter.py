@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar, cast
@@ -11,6 +12,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qa_worker.adapters.redis.connection import TIMEOUT_S
 from qa_worker.adapters.redis.limiter import START, RedisLimiter
 from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import Need, NoRoom, Permit
@@ -324,6 +326,50 @@ def test_an_outage_is_noticed_within_a_second_and_said_once(server: ValkeyServer
 
     assert all(isinstance(room, Permit) and room.shared for room in rooms)
     assert [entry["event"] for entry in logs] == ["limits_local", "limits_shared"]
+
+
+def test_a_process_that_got_no_cpu_for_a_while_does_not_call_redis_away(server: ValkeyServer) -> None:
+    """The reply came in time, and this process had no time to read it."""
+
+    async def body(limiter: RedisLimiter) -> Permit | NoRoom:
+        await limiter.reserve(MODEL, NEED)
+        gone(server, "frozen")
+        asked = asyncio.create_task(limiter.reserve(MODEL, NEED))
+        await asyncio.sleep(0.05)
+        return_of(server, "frozen")
+        time.sleep(2 * TIMEOUT_S)  # noqa: ASYNC251 - nothing runs on this loop meanwhile, which is what is tested
+        return await asked
+
+    with structlog.testing.capture_logs() as logs:
+        permit = _run(server.url, body)
+
+    assert isinstance(permit, Permit)
+    assert permit.shared
+    assert logs == []
+
+
+def test_nobody_knows_the_room_while_redis_is_away(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[float | None, float | None]:
+        known = await limiter.room(MODEL, within_s=1.5)
+        server.stop()
+        return known, await limiter.room(MODEL, within_s=1.5)
+
+    known, unknown = _run(server.url, body)
+
+    assert known is not None
+    assert known > 0
+    assert unknown is None
+
+
+def test_a_state_that_an_older_version_has_written_is_gone_on_with(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> float | None:
+        await limiter.reserve(MODEL, NEED)
+        with redis.Redis.from_url(broker_url) as client:
+            client.hdel(KEY, "usual1", "usual2", "usual3")
+        await limiter.reserve(MODEL, NEED)
+        return await limiter.room(MODEL, within_s=1.5)
+
+    assert _run(broker_url, body)
 
 
 def test_start_must_name_every_meter() -> None:

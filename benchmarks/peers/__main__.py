@@ -1,0 +1,168 @@
+"""Other evaluation tools on the same transcripts, the same local server and the same machine, and their ratio to ours.
+
+python -m benchmarks.peers [--calls 300] [--at-once 200] [--latency 1.0] [--only NAME ...]
+
+One judge call for each transcript, all tools with the same number at once. They are installed at the first run, each into
+a folder of its own under benchmarks/.peers/ (2.5 GB, most of it promptfoo's); one that can't be is left out.
+
+Start-up is no part of these figures: time and CPU count from a tool's first request to the end of its process. CPU is that
+of the whole process tree. Ours is that of the workers, the dispatcher, the database and the broker: it
+stores every verdict durably, and its requests are longer by the rubric and the agent's policy, some 11 KB. The ratios are
+the tool's figure divided by that of our first row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import throughput
+from benchmarks.peers.tools import PEERS, CannotInstallError, Peer, Work, environment, installed
+from benchmarks.peers.watch import FailedError, Taken, watched
+from benchmarks.rig import Rig, a_call, rig, save, table
+from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.prompt import user_text
+from qa_worker.domain.work import Lane
+
+_OURS = ("one message a call, 1 process", "bulk lane, 1 process")
+
+
+def transcripts(calls: int) -> list[str]:
+    """The calls as our own judge gets to read them."""
+    made = map(a_call, range(calls))
+    return [user_text(call.transcript, expected=call.expected, evidence=Evidence(), started_at=None) for call in made]
+
+
+def measured(peer: Peer, system: Rig, *, texts: list[str], at_once: int) -> dict[str, Any]:
+    """The row of a tool.
+
+    Raises:
+        CannotInstallError: as it says.
+        FailedError: the tool failed, took too long, or left some of the transcripts ungraded.
+
+    """
+    home = installed(peer)
+    system.control({"reset": True, "default": {"do": "said", "text": peer.answer}})
+    with tempfile.TemporaryDirectory(prefix="qa-peer-", ignore_cleanup_errors=True) as name:
+        work = Work(Path(name), texts, at_once, system.api_url)
+        taken = watched(
+            peer.command(home, work),
+            environment(peer, work),
+            work.folder,
+            begun=lambda: system.stats()["requests"] > 0,
+        )
+    graded = peer.graded(taken.output)
+    if graded != len(texts):
+        raise FailedError(f"{graded} of {len(texts)} were graded: {taken.output[-2000:]}")
+    stats = system.stats()
+    return {
+        "case": peer.name,
+        "version": peer.requirements[0],
+        "graded": graded,
+        "llm_calls": stats["requests"],
+        "in_flight": stats["max_in_flight"],
+        **figures(taken, graded),
+    }
+
+
+def figures(taken: Taken, graded: int) -> dict[str, float]:
+    """What grading took, from the first request to the end of the process, and what starting took."""
+    wall_s = taken.wall_s - taken.start_s
+    return {
+        "wall_s": round(wall_s, 2),
+        "evaluations_per_s": round(graded / wall_s, 1),
+        "cpu_ms": round(1000 * (taken.cpu_s - taken.start_cpu_s) / graded, 2),
+        "rss_mb": round(taken.rss_mb),
+        "start_s": round(taken.start_s, 1),
+        "start_cpu_s": round(taken.start_cpu_s, 1),
+    }
+
+
+def ours(name: str, *, calls: int, at_once: int, latency_s: float) -> dict[str, Any]:
+    """The row of our pipeline, with as many at once; the backlog never gets the last quarter of the room."""
+    case = next(case for case in throughput.CASES if case.name == name)
+    room = at_once if case.lane is Lane.LIVE else at_once * 4 // 3
+    found = throughput.pipeline(replace(case, in_flight=room), calls=calls, latency_s=latency_s)
+    parts = {part: ms for part, ms in found["cpu_ms"].items() if part != "api"}
+    return {
+        "case": f"ours, {name}",
+        "graded": calls,
+        "wall_s": found["wall_s"],
+        "evaluations_per_s": found["evaluations_per_s"],
+        "cpu_ms": round(sum(parts.values()), 2),
+        "cpu_ms_by_part": parts,
+        "rss_mb": found["rss_mb"]["workers"],
+    }
+
+
+def with_ratios(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The row and its figures divided by those of `base`."""
+    rate, cpu = (round(row[name] / base[name], 3) for name in ("evaluations_per_s", "cpu_ms"))
+    return {**row, "rate_ratio": rate, "cpu_ratio": cpu}
+
+
+_COLUMNS = {
+    "LLM calls": ("llm_calls", "d"),
+    "at once": ("in_flight", "d"),
+    "wall s": ("wall_s", ".1f"),
+    "evals/s": ("evaluations_per_s", ".1f"),
+    "of ours": ("rate_ratio", ".2f"),
+    "CPU ms": ("cpu_ms", ".1f"),
+    "x ours": ("cpu_ratio", ".1f"),
+    "MB": ("rss_mb", "d"),
+    "start CPU s": ("start_cpu_s", ".1f"),
+}
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [row["case"], *(format(row[name], form) if name in row else "" for name, form in _COLUMNS.values())]
+
+
+def main() -> int:
+    """Run and print; 1 where a tool that could be installed failed."""
+    options = _options()
+    # Of this process, which only stores calls: the dispatcher sends them.
+    os.environ["QA_IN_FLIGHT_LIMIT"] = "1"
+    sizes = {"calls": options.calls, "at_once": options.at_once, "latency_s": options.latency}
+    rows = [] if options.without_ours else [ours(name, **sizes) for name in _OURS]
+    texts = transcripts(options.calls)
+    chosen = [peer for peer in PEERS if not options.only or any(name in peer.name for name in options.only)]
+    left_out, failed = [], []
+    with rig(latency_s=options.latency) as system:
+        for peer in chosen:
+            try:
+                rows.append(measured(peer, system, texts=texts, at_once=options.at_once))
+            except CannotInstallError as error:
+                left_out.append(f"{peer.name} left out: {error}")
+            except FailedError as error:
+                failed.append(f"{peer.name} failed: {error}")
+    if not options.without_ours:
+        rows = [with_ratios(row, rows[0]) for row in rows]
+    print(f"{options.calls} transcripts, {options.at_once} at once; CPU in ms an evaluation")
+    print(table(["", *_COLUMNS], [_cells(row) for row in rows]))
+    for line in (*left_out, *failed):
+        print(line)
+    save("peers", {"cores": psutil.cpu_count(), **sizes, "results": rows, "left_out": left_out, "failed": failed})
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--at-once", type=int, default=200)
+    parser.add_argument("--latency", type=float, default=1.0, help="of the local Messages API, in seconds")
+    parser.add_argument("--only", nargs="*", help="the tools whose name contains one of these")
+    parser.add_argument("--without-ours", action="store_true", help="the tools alone, without ratios")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

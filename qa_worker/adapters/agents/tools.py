@@ -1,0 +1,135 @@
+"""The agent's tools, answered by the mocks of its file, and the loop in which a model uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from qa_worker.application.conversing import ChatAnswer
+from qa_worker.application.playing import AgentReply, PlayContext
+from qa_worker.domain.call_control import ends_call, transfers
+from qa_worker.domain.chat import Message, Said, agent_chat
+from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.failure import Failure
+from qa_worker.domain.fence import clean
+from qa_worker.domain.interruption import CUT_NOTE
+from qa_worker.domain.mocks import ToolMocks
+from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
+
+MAX_ROUNDS = 10
+"""How often a model may call tools before it has to speak: a caller has hung up by then, and a loop would never end."""
+
+_DEEPEST = 64
+
+
+def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[tuple[Turn, ...], float]:
+    """The tool turns that answer these calls, and how long all of them take on the run's clock.
+
+    `before` is the run so far: a mock may answer its second call otherwise than its first.
+    """
+    earlier = [past for turn in before for past in turn.tool_calls]
+    answered, took_s = [], 0.0
+    for call in calls:
+        answer = mocks.answer(call, earlier=earlier)
+        earlier.append(call)
+        took_s += answer.after_s
+        answered.append(Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error))
+    return tuple(answered), took_s
+
+
+def close(turns: Sequence[Turn]) -> tuple[bool, bool]:
+    """(the agent hung up, the agent handed the caller over), by the tools that it used in these turns."""
+    uses = Transcript(tuple(turns)).tool_uses()
+    return ends_call(uses), transfers(uses)
+
+
+def converse(
+    context: PlayContext, history: Sequence[Turn], told: str, *, say: Callable[[tuple[Message, ...]], ChatAnswer]
+) -> AgentReply | Failure:
+    """The model's reply to `told`: it calls tools and gets the mocks' answers until it speaks.
+
+    One that goes on calling tools beyond `MAX_ROUNDS` has said nothing, which is the agent's own fault and is graded so.
+    """
+    reply = _Reply()
+    for _ in range(MAX_ROUNDS):
+        so_far = (*history, Turn(Role.CALLER, told), *reply.turns)
+        answer = say(agent_chat(so_far))
+        reply.book(answer)
+        if isinstance(answer.result, Failure):
+            return answer.result
+        said = Said(spoken(answer.result.text), tuple(map(_storable, answer.result.calls)))
+        if not said.calls:
+            reply.speak(said.text)
+            break
+        reply.use(said, context.agent.mocks, before=so_far)
+        # who has said goodbye and hung up has nothing to add
+        if said.text and any(close(reply.turns)):
+            break
+    return reply.done()
+
+
+def spoken(text: str) -> str:
+    """An agent's words without what nobody hears, and without the note that would make them count as cut off."""
+    return clean(text).replace(CUT_NOTE, "").strip()
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """A JSON value whose texts the database takes. Raises ValueError for one that is nested too deep."""
+    if depth > _DEEPEST:
+        raise ValueError("nested too deep")
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [storable(part, depth + 1) for part in value]
+    if isinstance(value, dict):
+        return {clean(name): storable(part, depth + 1) for name, part in value.items()}
+    return value
+
+
+def _storable(call: ToolCall) -> ToolCall:
+    try:
+        arguments, malformed = storable(dict(call.arguments)), call.malformed
+    except ValueError as error:
+        arguments, malformed = {}, str(error)
+    return replace(
+        call, name=clean(call.name), arguments=arguments, malformed=None if malformed is None else clean(malformed)
+    )
+
+
+@dataclass
+class _Reply:
+    """One reply while it grows."""
+
+    turns: list[Turn] = field(default_factory=list)
+    _usage: Usage = field(default_factory=Usage)
+    _cost: int | None = 0
+    _elapsed_s: float = 0.0
+    _first_word_s: float | None = None
+
+    def book(self, answer: ChatAnswer) -> None:
+        names = (part.name for part in fields(Usage))
+        self._usage = Usage(*(getattr(self._usage, name) + getattr(answer.usage, name) for name in names))
+        known = self._cost is not None and answer.cost_micro_usd is not None
+        self._cost = (self._cost or 0) + (answer.cost_micro_usd or 0) if known else None
+        self._elapsed_s += answer.took_s
+
+    def speak(self, text: str) -> None:
+        if text:
+            self.turns.append(Turn(Role.AGENT, text))
+            self._heard()
+
+    def use(self, said: Said, mocks: ToolMocks, *, before: Sequence[Turn]) -> None:
+        if said.text:
+            self._heard()
+        results, took_s = mocked(mocks, said.calls, before=before)
+        self.turns.extend((Turn(Role.AGENT, said.text, tool_calls=said.calls), *results))
+        self._elapsed_s += took_s
+
+    def done(self) -> AgentReply:
+        ends, transferred = close(self.turns)
+        latency_s = self._elapsed_s if self._first_word_s is None else self._first_word_s
+        return AgentReply(tuple(self.turns), latency_s, ends, transferred, self._usage, self._cost)
+
+    def _heard(self) -> None:
+        self._first_word_s = self._elapsed_s if self._first_word_s is None else self._first_word_s

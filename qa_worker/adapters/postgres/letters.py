@@ -1,0 +1,180 @@
+"""Dead letters as they are found, settled and shown on their queue. What dies writes its own: see `dead_letters`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, func, literal, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.sql.elements import ColumnElement
+
+from qa_worker.adapters.postgres.dead_letters import dying_again
+from qa_worker.adapters.postgres.tables import dead_letters, deliveries, endpoints, workspaces
+from qa_worker.application.dead_letters import Notice, OpenLetter, Settlement, UnreadMessage
+from qa_worker.application.unread_messages import payload_of
+from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
+from qa_worker.domain.work import Lane, WorkState
+
+_NOW = func.clock_timestamp()
+_OPEN = dead_letters.c.state == LetterState.OPEN.value
+
+
+class PostgresDeadLetters:
+    """Implements the port `DeadLetters` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_message(self, message: UnreadMessage) -> None:
+        """See the port."""
+        columns = dead_letters.c
+        values = {
+            "id": uuid.uuid4(),
+            "kind": LetterKind.MESSAGE.value,
+            "ref_id": message.ref_id,
+            "queue": message.queue,
+            "task": message.task,
+            "reason": message.reason,
+            "attempts": 1,
+            "first_error": message.problem,
+            "last_error": message.problem,
+            "payload": payload_of(message),
+            "died_at": message.died_at,
+            **dying_again(LetterKind.MESSAGE.value, message.ref_id),
+        }
+        self._connection.execute(
+            insert(dead_letters)
+            .values(values)
+            .on_conflict_do_update(
+                index_elements=[columns.kind, columns.ref_id],
+                index_where=_OPEN,
+                set_={"attempts": columns.attempts + 1, "last_error": message.problem},
+            )
+        )
+
+    def choose(self, choice: Choice, *, limit: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        chosen = select(dead_letters.c.id).where(matching(choice)).order_by(dead_letters.c.died_at, dead_letters.c.id)
+        return list(self._connection.execute(chosen.limit(limit)).scalars())
+
+    def count(self, choice: Choice) -> int:
+        """See the port."""
+        return int(self._connection.execute(select(func.count()).where(matching(choice))).scalar_one())
+
+    def settle(self, letter_id: uuid.UUID, settlement: Settlement) -> OpenLetter | None:
+        """See the port."""
+        row = self._connection.execute(
+            update(dead_letters)
+            .where(dead_letters.c.id == letter_id, _OPEN)
+            .values(state=settlement.state.value, settled_at=_NOW, settled_by=settlement.by, note=settlement.note)
+            .returning(dead_letters)
+        ).one_or_none()
+        if row is None:
+            return None
+        return OpenLetter(row.id, LetterKind(row.kind), row.ref_id, row.queue, row.task, row.payload)
+
+    def started(self, letter_id: uuid.UUID, replay_ref: uuid.UUID) -> None:
+        """See the port."""
+        self._connection.execute(
+            update(dead_letters).where(dead_letters.c.id == letter_id).values(replay_ref=replay_ref)
+        )
+
+    def redeliver(self, delivery_id: uuid.UUID, *, max_attempts: int) -> uuid.UUID | None:
+        """See the port."""
+        columns = deliveries.c
+        # What went wrong once goes behind what was raised just now.
+        again = select(
+            literal(uuid.uuid4()),
+            columns.alert_id,
+            columns.endpoint_id,
+            columns.workspace_id,
+            columns.message_id,
+            columns.id,
+            literal(max_attempts),
+            literal(Lane.BACKLOG.value),
+        ).where(columns.id == delivery_id, columns.state == WorkState.DEAD.value)
+        names = ["id", "alert_id", "endpoint_id", "workspace_id", "message_id", "replay_of", "max_attempts", "lane"]
+        return self._connection.execute(
+            insert(deliveries).from_select(names, again).on_conflict_do_nothing().returning(columns.id)
+        ).scalar_one_or_none()
+
+    def to_announce(self, *, limit: int) -> Sequence[Notice]:
+        """See the port."""
+        columns = dead_letters.c
+        chosen = (
+            select(columns.id)
+            .where(_OPEN, columns.announced_at.is_(None))
+            .order_by(columns.died_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+        )
+        rows = self._connection.execute(
+            update(dead_letters)
+            .where(columns.id.in_(select(chosen.c.id)))
+            .values(announcement=func.gen_random_uuid())
+            .returning(dead_letters)
+        ).all()
+        return [_notice(row) for row in sorted(rows, key=lambda row: row.died_at)]
+
+    def announced(self, notices: Sequence[Notice]) -> None:
+        """See the port."""
+        if notices:
+            self._connection.execute(_ANNOUNCED, [_pair(notice) for notice in notices])
+
+    def recall(self, notices: Sequence[Notice]) -> int:
+        """See the port."""
+        given = {notice.letter_id: notice.announcement for notice in notices}
+        columns = dead_letters.c
+        rows = self._connection.execute(
+            select(columns.id, columns.announcement).where(columns.id == func.any(list(given)), _OPEN)
+        )
+        current = [row.id for row in rows if row.announcement == given[row.id]]
+        self._connection.execute(update(dead_letters).where(columns.id == func.any(current)).values(announced_at=None))
+        return len(current)
+
+    def recall_all(self) -> int:
+        """See the port."""
+        known = dead_letters.c.announced_at.is_not(None)
+        return self._connection.execute(update(dead_letters).where(_OPEN, known).values(announced_at=None)).rowcount
+
+    def on_the_queue(self) -> int:
+        """See the port."""
+        known = _OPEN & dead_letters.c.announced_at.is_not(None)
+        return int(self._connection.execute(select(func.count()).where(known)).scalar_one())
+
+
+_ANNOUNCED = (
+    update(dead_letters)
+    .where(dead_letters.c.id == bindparam("letter"), dead_letters.c.announcement == bindparam("current"))
+    .values(announced_at=_NOW)
+)
+
+
+def matching(choice: Choice) -> ColumnElement[bool]:
+    """The condition that these letters fulfil."""
+    columns = dead_letters.c
+    of_workspace = select(workspaces.c.id).where(workspaces.c.name == choice.workspace)
+    of_endpoint = select(endpoints.c.id).where(endpoints.c.name == choice.endpoint)
+    conditions = (
+        (choice.kind, columns.kind == choice.kind),
+        (choice.queue, columns.queue == choice.queue),
+        (choice.reason, columns.reason == choice.reason),
+        (choice.state, columns.state == choice.state),
+        (choice.since, columns.died_at >= choice.since),
+        (choice.until, columns.died_at < choice.until),
+        (choice.ids, columns.id == func.any(list(choice.ids or ()))),
+        (choice.workspace, columns.workspace_id.in_(of_workspace)),
+        (choice.endpoint, columns.endpoint_id.in_(of_endpoint)),
+    )
+    return and_(true(), *(condition for given, condition in conditions if given is not None))
+
+
+def _notice(row: Row[Any]) -> Notice:
+    return Notice(row.id, row.announcement, row.kind, row.reason, row.queue)
+
+
+def _pair(notice: Notice) -> dict[str, uuid.UUID]:
+    return {"letter": notice.letter_id, "current": notice.announcement}

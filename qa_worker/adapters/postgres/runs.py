@@ -1,0 +1,289 @@
+"""Runs of scenarios: work like any other, that goes on at the turn where it stood."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
+from qa_worker.adapters.postgres.plain_json import from_plain
+from qa_worker.adapters.postgres.tables import (
+    agents_under_test,
+    evaluations,
+    run_turns,
+    runs,
+    scenarios,
+    suite_runs,
+    workspaces,
+)
+from qa_worker.adapters.postgres.work import WorkRows, claiming
+from qa_worker.application.playing import AgentKind, PlayContext, Target
+from qa_worker.application.running import ClaimedRun, Played, RunRef
+from qa_worker.domain.agent_under_test import AgentUnderTest
+from qa_worker.domain.call import CallId, WorkspaceId
+from qa_worker.domain.errors import LeaseLost
+from qa_worker.domain.evaluation import Usage, Verdict
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.playback import PlayedTurn, Written, played_from_json, played_to_json
+from qa_worker.domain.rubric import JudgeKind
+from qa_worker.domain.run import Completion, Ended, RunState, settle
+from qa_worker.domain.scenario import Scenario
+from qa_worker.domain.work import Lease, WorkState, WorkStatus
+from qa_worker.messages import Queue, TaskName
+
+_NOW = func.clock_timestamp()
+_DIED = Failure(
+    FailureKind.ABANDONED,
+    FailureKind.ABANDONED.value,
+    "The process that played this run died or lost the database for longer than its lease.",
+)
+_CLAIM = claiming(runs).values(begun_at=func.coalesce(runs.c.begun_at, _NOW))
+_UNGRADED = {"verdict": Verdict.NOT_EVALUATED.value, "reasons": ["cancelled"], "evaluated_at": _NOW}
+_WAITING = runs.c.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value])
+_USAGE = tuple(asdict(Usage()))
+
+RUN_STATE = case(
+    (runs.c.outcome.is_not(None), runs.c.outcome),
+    (runs.c.state == WorkState.RUNNING.value, RunState.RUNNING.value),
+    else_=RunState.PENDING.value,
+)
+"""The state of a run as people know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Postponed:
+    """What made a run wait."""
+
+    failure: Failure | None
+
+
+class PostgresRuns:
+    """Implements the port `Runs` on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._work = WorkRows(connection, runs)
+
+    def claim(self, run_id: uuid.UUID, *, lease_s: float) -> ClaimedRun | None:
+        """See the port."""
+        leases = self._work.claim([run_id], lease_s=lease_s, only=_CLAIM)
+        if not leases:
+            return None
+        row = self._connection.execute(_CLAIMED.where(runs.c.id == run_id)).one()
+        return _claimed(row, leases[0], read_turns(self._connection, run_id))
+
+    def status(self, run_id: uuid.UUID) -> WorkStatus | None:
+        """See the port."""
+        return self._work.status(run_id)
+
+    def append(self, lease: Lease, written: Written, played: Played) -> bool:
+        """See the port."""
+        asked = self._mine(
+            lease,
+            turn_count=played.turns,
+            clock_s=played.clock_s,
+            played_s=played.played_s,
+            cost_micro_usd=played.cost_micro_usd,
+            **asdict(played.usage),
+        )
+        rows = [_turn_values(lease.work_id, index, turn) for index, turn in sorted(written.items())]
+        insertion = insert(run_turns).values(rows)
+        self._connection.execute(
+            insertion.on_conflict_do_update(
+                index_elements=[run_turns.c.run_id, run_turns.c.index],
+                # Only what is heard of a turn can change, when the caller cuts it.
+                set_={"content": insertion.excluded.content},
+            )
+        )
+        return asked
+
+    def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
+        """See the port."""
+        self._mine(lease, completion=completion.value, call_id=call_id, evaluation_id=evaluation_id)
+
+    def _mine(self, lease: Lease, **values: Any) -> bool:
+        """Write to the row while the lease is ours; whether a cancel was asked for."""
+        row = self._connection.execute(
+            update(runs)
+            .where(runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING)
+            .values(values)
+            .returning(runs.c.cancel_requested_at)
+        ).one_or_none()
+        if row is None:
+            raise LeaseLost(str(lease.work_id))
+        return row.cancel_requested_at is not None
+
+    def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, failure: Failure) -> None:
+        """See the port."""
+        record = _Postponed(failure)
+        self._work.release(lease, self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=record))
+
+    def settle(self, lease: Lease, ended: Ended, *, failure: Failure | None = None) -> None:
+        """See the port."""
+        state = WorkState.DONE if failure is None else WorkState.DEAD
+        self._work.release(lease, {"state": state.value, **_ended(ended), **_error(failure)})
+        if failure is not None:
+            self._write_letters([lease.work_id])
+
+    def again(self, run_id: uuid.UUID) -> None:
+        """See the port."""
+        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one()
+        same = ("suite_run_id", "workspace_id", "scenario_id", "agent_under_test_id", "position", "repeat")
+        attempt_no = row.attempt_no + 1
+        values = {name: getattr(row, name) for name in (*same, "lane", "max_attempts")}
+        self._connection.execute(
+            insert(runs)
+            .values(id=run_id_of(row.suite_run_id, row.scenario_id, row.repeat, attempt_no), **values)
+            .values(attempt_no=attempt_no)
+            .on_conflict_do_nothing()
+        )
+
+    def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
+        """See the port."""
+        expired = self._work.expired(limit=limit)
+        freed = [row.id for row in expired if row.attempt < row.max_attempts]
+        if freed:
+            self._work.free(freed)
+        ended = [row for row in expired if row.attempt >= row.max_attempts]
+        for row in ended:
+            lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
+            completion = Completion(row.completion) if row.completion else Completion.ERROR
+            self.settle(lease, Ended(RunState.ERROR, completion, _DIED.message), failure=_DIED)
+        return len(freed), [_ref(row) for row in ended]
+
+    def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        rows = self._work.unsent(older_than_s=older_than_s, waiting=waiting, limit=limit)
+        return [row.id for row in rows]
+
+    def cancel(self, run_id: uuid.UUID) -> RunRef | None:
+        """See the port."""
+        cancel_where(self._connection, runs.c.id == run_id)
+        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+        return None if row is None else _ref(row)
+
+    def _write_letters(self, run_ids: Sequence[uuid.UUID]) -> None:
+        rows = self._connection.execute(select(runs).where(runs.c.id.in_(run_ids)))
+        write_letters(self._connection, [_letter(row) for row in rows])
+
+
+_CLAIMED = (
+    select(
+        runs,
+        suite_runs.c.judge,
+        workspaces.c.name.label("workspace_name"),
+        scenarios.c.content.label("scenario"),
+        agents_under_test.c.content.label("agent"),
+    )
+    .join(suite_runs, suite_runs.c.id == runs.c.suite_run_id)
+    .join(workspaces, workspaces.c.id == runs.c.workspace_id)
+    .join(scenarios, scenarios.c.id == runs.c.scenario_id)
+    .join(agents_under_test, agents_under_test.c.id == runs.c.agent_under_test_id)
+)
+
+
+def cancel_where(connection: Connection, which: Any) -> None:
+    """Cancel what waits of these runs, and ask it of those that run. What is final stays as it is."""
+    cancelled = connection.execute(
+        update(runs)
+        .where(which, _WAITING)
+        .values(
+            state=WorkState.DEAD.value,
+            cancel_requested_at=func.coalesce(runs.c.cancel_requested_at, _NOW),
+            **_ended(settle(Completion.CANCELLED, message="cancelled while it waited")),
+        )
+        .returning(runs.c.evaluation_id)
+    ).scalars()
+    # One that waited for its judge has an evaluation that nobody will look at any more.
+    ungraded = [one for one in cancelled if one is not None]
+    if ungraded:
+        WorkRows(connection, evaluations).bury_waiting(evaluations.c.id.in_(ungraded), _UNGRADED, limit=len(ungraded))
+    asked = which & (runs.c.state == WorkState.RUNNING.value) & runs.c.cancel_requested_at.is_(None)
+    connection.execute(update(runs).where(asked).values(cancel_requested_at=_NOW))
+
+
+def read_turns(connection: Connection, run_id: uuid.UUID) -> tuple[PlayedTurn, ...]:
+    """What happened in a run so far."""
+    rows = connection.execute(select(run_turns).where(run_turns.c.run_id == run_id).order_by(run_turns.c.index))
+    return tuple(_played(row) for row in rows)
+
+
+def run_id_of(suite_run_id: uuid.UUID, scenario_id: uuid.UUID, repeat: int, attempt_no: int) -> uuid.UUID:
+    """The id of a run: the same place in a suite run has the same one everywhere."""
+    return uuid.uuid5(suite_run_id, f"{scenario_id}/{repeat}/{attempt_no}")
+
+
+def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> ClaimedRun:
+    scenario = from_plain(Scenario, row.scenario)
+    target = Target(AgentKind(row.agent["target"]["kind"]), row.agent["target"]["settings"])
+    workspace = WorkspaceId(row.workspace_id)
+    agent = from_plain(AgentUnderTest, row.agent["agent"])
+    return ClaimedRun(
+        lease=lease,
+        ref=_ref(row),
+        workspace_name=row.workspace_name,
+        context=PlayContext(row.id, workspace, scenario, agent, scenario.limits, target),
+        rows=rows,
+        begun_at=row.begun_at,
+        completion=Completion(row.completion) if row.completion else None,
+        judge=JudgeKind(row.judge) if row.judge else None,
+        attempt_no=row.attempt_no,
+        played_s=row.played_s,
+        cancel_asked=row.cancel_requested_at is not None,
+    )
+
+
+def _ref(row: Row[Any]) -> RunRef:
+    return RunRef(row.id, row.suite_run_id, WorkspaceId(row.workspace_id))
+
+
+def _played(row: Row[Any]) -> PlayedTurn:
+    usage = Usage(**{name: getattr(row, name) for name in _USAGE})
+    return played_from_json({**row.content, "usage": usage, "cost_micro_usd": row.cost_micro_usd})
+
+
+def _turn_values(run_id: uuid.UUID, index: int, turn: PlayedTurn) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "index": index,
+        "role": turn.turn.role.value,
+        "content": played_to_json(turn),
+        "cost_micro_usd": turn.cost_micro_usd,
+        **asdict(turn.usage),
+    }
+
+
+def _ended(ended: Ended) -> dict[str, Any]:
+    return {
+        "outcome": ended.state.value,
+        "completion": ended.completion.value,
+        "message": ended.message,
+        "completed_at": _NOW,
+        "wait_reason": "",
+    }
+
+
+def _error(failure: Failure | None) -> Mapping[str, Any]:
+    if failure is None:
+        return {"error_kind": None, "error_code": "", "error_message": ""}
+    return {"error_kind": failure.kind.value, "error_code": failure.code, "error_message": failure.message}
+
+
+def _letter(row: Row[Any]) -> Letter:
+    return Letter(
+        kind="run",
+        ref_id=row.id,
+        workspace_id=row.workspace_id,
+        queue=Queue.RUN_SCENARIO.value,
+        task=TaskName.RUN_SCENARIO.value,
+        reason=row.error_code,
+        attempts=row.attempt,
+        first_error=row.error_message,
+        last_error=row.error_message,
+        payload={"run_id": str(row.id), "suite_run_id": str(row.suite_run_id)},
+    )

@@ -1,0 +1,196 @@
+"""Play one run: claim it, go on at the turn where it stood, step by step until its end, then grade and settle it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import assert_never
+
+from qa_worker.application._run_grading import grade_run
+from qa_worker.application._run_record import RunTools, end_run, postpone, tell
+from qa_worker.application.playing import SIMULATED, AgentPlayer, AgentReply, CallerPlayer, CallerReply
+from qa_worker.application.running import ClaimedRun, Played, totals
+from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
+from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.outcome import Outcome, Skipped
+from qa_worker.domain.playback import (
+    AskAgent,
+    AskCaller,
+    Greet,
+    Line,
+    MakeMove,
+    Over,
+    PlayedTurn,
+    Written,
+    ended_without_a_word,
+    greeted,
+    history_of_caller,
+    merged,
+    moved,
+    next_step,
+    now_s,
+    pause_s,
+    playable,
+    replied,
+)
+from qa_worker.domain.run import Completion, RunState, settle
+from qa_worker.domain.transcript import Role, Turn
+from qa_worker.domain.work import WorkState, WorkStatus
+
+LEASE_LOST = "lease lost: another worker has this run by now"
+_MUTE = Failure(FailureKind.UNREADABLE, "caller_said_nothing", "The simulated caller's line holds nothing to play.")
+
+
+def run_scenario(*, run_id: uuid.UUID, tools: RunTools) -> Outcome:
+    """Play and grade a run. Two messages, two workers or a late zombie change nothing: no turn twice, none lost.
+
+    Returns:
+        `Done(state)`; `Skipped` where there was nothing to do; `RetryAt`, `Parked` or `Dead` as recorded in the row.
+
+    Raises:
+        StoreUnavailable: the database is out of reach. What was recorded before stays, and the run goes on from there.
+
+    """
+    with tools.grading.uow() as work:
+        claimed = work.runs.claim(run_id, lease_s=tools.grading.lease_s)
+        status = None if claimed else work.runs.status(run_id)
+        work.commit()
+    if claimed is None:
+        return Skipped(_why_not_claimed(status, now=tools.grading.clock.now()))
+    tools.grading.context.bind(suite_run_id=str(claimed.ref.suite_run_id), attempt=claimed.lease.attempt)
+    try:
+        with tools.leases.hold([claimed.lease]):
+            return _Conversation(claimed, tools).go_on()
+    except LeaseLost:
+        return Skipped(LEASE_LOST)
+
+
+class _Conversation:
+    """One run in this process: its rows, its two players, and how long it has been at it."""
+
+    def __init__(self, claimed: ClaimedRun, tools: RunTools) -> None:
+        self._claimed = claimed
+        self._tools = tools
+        self._rows: Sequence[PlayedTurn] = claimed.rows
+        self._began = tools.grading.clock.now()
+        self._cancel_asked = claimed.cancel_asked
+        self._live = claimed.context.target.kind not in SIMULATED
+
+    def go_on(self) -> Outcome:
+        """To the end of the run, or to where it has to wait."""
+        tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
+        if self._claimed.completion is not None:
+            return grade_run(self._claimed, self._rows, self._claimed.completion, self._tools)
+        try:
+            players = self._tools.players
+            agent, caller = players.agent(self._claimed.context), players.caller(self._claimed.context)
+        except QaError as missing:
+            ended = settle(Completion.ERROR, message=str(missing))
+            return end_run(self._claimed, self._rows, ended, self._tools)
+        try:
+            ended_by = self._play(agent, caller)
+        except (StoreUnavailable, LeaseLost):
+            raise
+        except Exception as error:
+            # A fault of ours is written down before it is raised, and the attempt counts.
+            message = f"Unexpected {type(error).__name__} while playing; the worker's log has the place."
+            postpone(self._claimed, self._rows, Failure(FailureKind.TRANSIENT, "internal_error", message), self._tools)
+            raise
+        if isinstance(ended_by, Failure):
+            return postpone(self._claimed, self._rows, ended_by, self._tools)
+        return grade_run(self._claimed, self._rows, ended_by, self._tools)
+
+    def _play(self, agent: AgentPlayer, caller: CallerPlayer) -> Completion | Failure:
+        context = self._claimed.context
+        while True:
+            step = next_step(self._rows, context.scenario, greeting=context.agent.greeting, limits=context.limits)
+            # A conversation that has come to its end is graded, also where a cancel was asked for meanwhile.
+            if isinstance(step, Over):
+                return step.completion
+            stopped_by = self._stopped_by()
+            if stopped_by is not None:
+                return stopped_by
+            taken = self._take(step, agent, caller)
+            if isinstance(taken, Completion | Failure):
+                return taken
+            self._append(taken)
+
+    def _stopped_by(self) -> Completion | None:
+        if self._cancel_asked:
+            return Completion.CANCELLED
+        return Completion.TIMEOUT if self._played_s() >= self._claimed.context.limits.run_s else None
+
+    def _take(
+        self, step: Greet | AskCaller | MakeMove | AskAgent, agent: AgentPlayer, caller: CallerPlayer
+    ) -> Written | Completion | Failure:
+        match step:
+            case Greet(text):
+                return greeted(text)
+            case AskCaller(number):
+                return self._caller(caller, number)
+            case MakeMove(line, move):
+                return self._move(line, move)
+            case AskAgent(history, told):
+                return self._agent(agent, history, told)
+            case _:
+                assert_never(step)
+
+    def _caller(self, caller: CallerPlayer, number: int) -> Written | Completion | Failure:
+        reply = caller.line(self._claimed.context, history_of_caller(self._rows), number)
+        if isinstance(reply, Failure):
+            return reply
+        line = Line(reply.line, number, reply.done)
+        if not playable(line):
+            return ended_without_a_word(self._claimed.context.scenario) if reply.done else _MUTE
+        return self._move(line, 0, reply)
+
+    def _move(self, line: Line, move: int, reply: CallerReply | None = None) -> Written:
+        silence_s = pause_s(line, move, live=self._live)
+        if silence_s:
+            self._tools.sleep(silence_s)
+        usage, cost = (reply.usage, reply.cost_micro_usd) if reply else (Usage(), 0)
+        return moved(self._rows, line, move, live=self._live, usage=usage, cost_micro_usd=cost)
+
+    def _agent(self, agent: AgentPlayer, history: Sequence[Turn], told: str) -> Written | Failure:
+        reply = agent.reply(self._claimed.context, history, told)
+        if isinstance(reply, Failure):
+            return reply
+        return replied(self._rows, reply.turns, latency_s=reply.latency_s, last=_of_reply(reply))
+
+    def _append(self, written: Written) -> None:
+        """Store what happened, in a transaction of its own, while the lease is ours; and look whether to stop."""
+        rows = merged(self._rows, written)
+        usage, cost = totals(rows)
+        played = Played(len(rows), now_s(rows), self._played_s(), usage, cost)
+        asked: list[bool] = []
+        lease = self._claimed.lease
+        self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()
+        self._rows, self._cancel_asked = rows, asked[-1]
+        tell(self._claimed, rows, RunState.RUNNING, self._tools)
+
+    def _played_s(self) -> float:
+        """Real seconds spent on this run by all workers that had it. What it waited in its row doesn't count."""
+        now: datetime = self._tools.grading.clock.now()
+        return self._claimed.played_s + (now - self._began).total_seconds()
+
+
+def _of_reply(reply: AgentReply) -> PlayedTurn:
+    """What holds for a whole reply, to be kept with the last of its turns."""
+    silent = Turn(Role.AGENT, "")
+    return PlayedTurn(
+        silent, ends=reply.ends, transferred=reply.transferred, usage=reply.usage, cost_micro_usd=reply.cost_micro_usd
+    )
+
+
+def _why_not_claimed(status: WorkStatus | None, *, now: datetime) -> str:
+    if status is None:
+        return "no such run"
+    match status.state:
+        case WorkState.DONE | WorkState.DEAD:
+            return "already over"
+        case WorkState.PENDING if status.not_before > now:
+            return "waiting for its next attempt"
+        case _:
+            return "played by another worker"

@@ -1,0 +1,127 @@
+"""Suite runs: begun, sent to the workers in turn, rescued, cancelled."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from qa_worker import messages
+from qa_worker.application._run_record import SuiteTools, go_on
+from qa_worker.application.ports import Rescued
+from qa_worker.application.running import MOST_RUNS, WantedSuite
+from qa_worker.domain.agent_under_test import unknown_tools
+from qa_worker.domain.errors import InvalidInput
+
+BATCH = 500
+
+
+def start_suite(wanted: WantedSuite, *, workspace_name: str, max_attempts: int, tools: SuiteTools) -> uuid.UUID:
+    """Store a suite run and all its runs in one transaction, and send as many as it may have in flight.
+
+    Raises:
+        InvalidInput: nothing to run, too much of it, or a scenario that doesn't fit the agent.
+        StoreUnavailable: the database is out of reach; nothing was stored.
+
+    """
+    _check(wanted)
+    with tools.uow() as work:
+        suite_run_id = work.suites.add(wanted, workspace_name=workspace_name, max_attempts=max_attempts)
+        for run_id in work.suites.queue_next(suite_run_id, limit=tools.in_flight_limit):
+            work.nudge(messages.run_scenario(run_id))
+        work.commit()
+    return suite_run_id
+
+
+def _check(wanted: WantedSuite) -> None:
+    if not wanted.scenarios:
+        raise InvalidInput("scenarios", "there are none", "Name at least one scenario file")
+    if wanted.size > MOST_RUNS:
+        fix = f"Run at most {MOST_RUNS:,} at once: fewer scenarios, or fewer repeats"
+        raise InvalidInput("scenarios", f"they make {wanted.size:,} runs", fix)
+    if wanted.max_parallel < 1:
+        raise InvalidInput("max_parallel", f"is {wanted.max_parallel}", "Write a whole number from 1")
+    ids = [scenario.id for scenario in wanted.scenarios]
+    twice = next((one for one in ids if ids.count(one) > 1), None)
+    if twice is not None:
+        raise InvalidInput("scenarios", f"{twice} is there twice", "Give each scenario an id of its own")
+    for scenario in wanted.scenarios:
+        agent = wanted.agent.agent
+        if scenario.agent != agent.id:
+            problem = f"{scenario.id} calls the agent {scenario.agent!r}, and this one is {agent.id!r}"
+            raise InvalidInput("agent", problem, "Run it against the agent that it was written for")
+        unknown = unknown_tools(scenario, agent)
+        if unknown:
+            problem = f"{scenario.id} names {', '.join(unknown)}, which the agent {agent.id!r} doesn't have"
+            raise InvalidInput("expected", problem, "Write the names of the agent's tools")
+
+
+def dispatch_runs(*, tools: SuiteTools) -> int:
+    """Send due runs to the workers, and apply cancels that were asked for; returns how many were sent.
+
+    Raises:
+        StoreUnavailable: the database is out of reach; the next beat tries again.
+
+    """
+    _apply_cancels(tools)
+    with tools.uow() as work:
+        due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH)
+        for run_id in due:
+            work.nudge(messages.run_scenario(run_id))
+        work.commit()
+    return len(due)
+
+
+def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[], int]) -> Rescued:
+    """Find runs that got stuck: leases of dead workers, messages that the broker lost. One bounded sweep.
+
+    `waiting` tells how many messages lie in the queue of runs: as many runs are not sent again.
+
+    Raises:
+        StoreUnavailable: the database or the broker is out of reach; the next beat tries again.
+
+    """
+    in_broker = waiting()
+    with tools.uow() as work:
+        freed, ended = work.runs.free_expired(limit=BATCH)
+        lost = work.runs.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
+        for run_id in lost:
+            work.nudge(messages.run_scenario(run_id))
+        # In one order for everybody, because each locks its suite.
+        for suite_run_id in sorted({ref.suite_run_id for ref in ended}):
+            go_on(work, suite_run_id, tools)
+        work.commit()
+    return Rescued(freed=freed, buried=len(ended), resent=len(lost))
+
+
+def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
+    """Stop a suite run: what waits at once, what runs before its next turn. False where nobody knows it.
+
+    Raises:
+        StoreUnavailable: the database is out of reach; nothing was asked for.
+
+    """
+    with tools.uow() as work:
+        known = work.suites.ask_cancel(suite_run_id)
+        work.commit()
+    if known:
+        # By now no run of it can begin any more. Where this process dies here, the dispatcher does the rest.
+        _apply_cancels(tools)
+    return known
+
+
+def cancel_run(*, run_id: uuid.UUID, tools: SuiteTools) -> bool:
+    """Stop one run, as `cancel_suite` does. False where nobody knows it."""
+    with tools.uow() as work:
+        ref = work.runs.cancel(run_id)
+        if ref is not None:
+            go_on(work, ref.suite_run_id, tools)
+        work.commit()
+    return ref is not None
+
+
+def _apply_cancels(tools: SuiteTools) -> None:
+    with tools.uow() as work:
+        touched = work.suites.cancel_asked(limit=BATCH)
+        for suite_run_id in sorted(touched):
+            work.suites.complete(suite_run_id)
+        work.commit()

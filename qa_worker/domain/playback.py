@@ -1,0 +1,284 @@
+"""A run's conversation as its rows tell it: what has happened, what comes next, and how a turn is written down.
+
+Everything follows from the rows, so that any process goes on with a run at the turn where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.expectations import goal_reached
+from qa_worker.domain.interruption import cut
+from qa_worker.domain.markers import parse_freely
+from qa_worker.domain.moves import REACTION_S, Move, Span, agent_span, caller_turn, interrupted, live_wait_s, moves
+from qa_worker.domain.run import Completion
+from qa_worker.domain.scenario import Limits, Play, Scenario
+from qa_worker.domain.transcript import Role, Transcript, Turn, from_json, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A caller's line as it was written, with its markers. `number` counts the lines of a run from 0.
+
+    `done`: the caller has nothing to say after it.
+    """
+
+    text: str
+    number: int
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedTurn:
+    """One turn of a run: as it was heard, with times in seconds on the run's clock, and what no transcript says.
+
+    Of the caller: `told` is how the agent was told of it, `line` and `move` say where it comes from. Of the agent:
+    `unheard` is the rest that the caller cut off; `ends` and `transferred` as the agent's player said.
+    """
+
+    turn: Turn
+    told: str = ""
+    unheard: str = ""
+    line: Line | None = None
+    move: int = 0
+    ends: bool = False
+    transferred: bool = False
+    usage: Usage = field(default_factory=Usage)
+    cost_micro_usd: int | None = 0
+
+    @property
+    def said(self) -> bool:
+        """Whether there is anything of it in a transcript: a background noise, or an agent's silence, is no turn."""
+        return bool(self.turn.text.strip() or self.turn.tool_calls) or self.turn.role is Role.TOOL
+
+
+Rows = Sequence[PlayedTurn]
+Written = Mapping[int, PlayedTurn]
+"""Rows by their index: new ones, and perhaps the agent's turn before them, now that it was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """The agent speaks first."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskCaller:
+    """The caller has the floor and needs a line."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMove:
+    """The caller has the floor, and goes on with a line that is known."""
+
+    line: Line
+    move: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgent:
+    """The agent has the floor; `history` is what came before the move that it was `told` of."""
+
+    history: tuple[Turn, ...]
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The conversation has come to its end."""
+
+    completion: Completion
+
+
+Step = Greet | AskCaller | MakeMove | AskAgent | Over
+
+
+def next_step(rows: Rows, scenario: Scenario, *, greeting: str, limits: Limits) -> Step:
+    """What comes after these rows."""
+    if not rows:
+        return Greet(greeting) if greeting else AskCaller(0)
+    last = rows[-1]
+    over = _ended_by(last) or (Completion.TIMEOUT if now_s(rows) >= limits.call_s else None)
+    if over is not None:
+        return Over(over)
+    if last.turn.role is Role.CALLER:
+        return AskAgent(history_of_agent(rows[:-1]), last.told)
+    return _callers(rows, scenario, limits)
+
+
+def _ended_by(last: PlayedTurn) -> Completion | None:
+    if last.transferred:
+        return Completion.TRANSFERRED
+    if last.ends:
+        return Completion.AGENT_ENDED
+    if last.line is not None and moves_of(last.line)[last.move].hangs_up:
+        return Completion.CALLER_HUNG_UP
+    return None
+
+
+def _callers(rows: Rows, scenario: Scenario, limits: Limits) -> Step:
+    floors = [row for row in rows if row.line is not None]
+    if floors and floors[-1].line is not None:
+        last, line = floors[-1], floors[-1].line
+        following = None if last.move + 1 == len(moves_of(line)) else MakeMove(line, last.move + 1)
+        if following is None and (over := _satisfied(rows, line, scenario)):
+            return Over(over)
+        if len(floors) >= limits.max_turns:
+            return Over(Completion.MAX_TURNS)
+        return following or AskCaller(line.number + 1)
+    return AskCaller(0)
+
+
+def _satisfied(rows: Rows, line: Line, scenario: Scenario) -> Completion | None:
+    """How a conversation ends in which this line was the last, or was enough."""
+    # Fixed lines are all said: what comes after the goal may be what the scenario is about.
+    free = scenario.play is Play.FREE and line.text not in scenario.lines
+    if free and goal_reached(transcript_of(rows), scenario.ends):
+        return Completion.GOAL_REACHED
+    return ended_without_a_word(scenario) if line.done else None
+
+
+def ended_without_a_word(scenario: Scenario) -> Completion:
+    """How a conversation ends whose caller has nothing more to say."""
+    return Completion.CALLER_HUNG_UP if scenario.play is Play.FREE else Completion.SCRIPT_ENDED
+
+
+def moves_of(line: Line) -> tuple[Move, ...]:
+    """The line in moves; of markers that can't be understood nothing is played."""
+    return moves(parse_freely(line.text)[0])
+
+
+def playable(line: Line) -> bool:
+    """Whether the caller says or does anything in this line."""
+    return any(move.told or move.hangs_up for move in moves_of(line))
+
+
+def now_s(rows: Rows) -> float:
+    """Where the run's clock stands."""
+    return max((row.turn.end_s or 0.0 for row in rows), default=0.0)
+
+
+def pause_s(line: Line, move: int, *, live: bool) -> float:
+    """How long to keep silent in real time before this move: not at all towards a simulated agent."""
+    return live_wait_s(moves_of(line)[move]) if live else 0.0
+
+
+def greeted(text: str) -> Written:
+    """The agent's greeting."""
+    span = agent_span(text, after_s=0.0, latency_s=0.0)
+    return {0: PlayedTurn(Turn(Role.AGENT, text, span.start_s, span.end_s))}
+
+
+def moved(rows: Rows, line: Line, move: int, *, live: bool, usage: Usage, cost_micro_usd: int | None) -> Written:
+    """The caller's turn that this move makes, and the agent's turn before it where the caller cut that."""
+    made = moves_of(line)[move]
+    if live:
+        made = replace(made, wait_s=live_wait_s(made))
+    written: dict[int, PlayedTurn] = {}
+    after_s, reaction_s = now_s(rows), REACTION_S
+    place = _last_words(rows)
+    if made.interruption is not None and place is not None:
+        spoken = rows[place].turn
+        found = cut(spoken.text, made.interruption)
+        if found.interrupts:
+            span, after_s = interrupted(Span(spoken.start_s or 0.0, spoken.end_s or 0.0), found)
+            turn = replace(spoken, text=found.history, start_s=span.start_s, end_s=span.end_s)
+            written[place] = replace(rows[place], turn=turn, unheard=found.unheard)
+            reaction_s = 0.0
+    written[len(rows)] = PlayedTurn(
+        caller_turn(made, after_s=after_s, reaction_s=reaction_s),
+        told=made.told,
+        line=line,
+        move=move,
+        usage=usage,
+        cost_micro_usd=cost_micro_usd,
+    )
+    return written
+
+
+def _last_words(rows: Rows) -> int | None:
+    """The agent's words that the caller can interrupt: the last ones, after the caller's own."""
+    for place in range(len(rows) - 1, -1, -1):
+        if rows[place].turn.role is Role.CALLER:
+            return None
+        if rows[place].turn.role is Role.AGENT and rows[place].turn.text.strip():
+            return place
+    return None
+
+
+def replied(rows: Rows, turns: Sequence[Turn], *, latency_s: float, last: PlayedTurn) -> Written:
+    """The agent's turns with times: words `latency_s` after the floor was theirs, tools without, for nobody heard them.
+
+    `last` gives the last of them what is said of the whole reply; a reply without any turn is a silence of its own.
+    """
+    after_s, wait_s = now_s(rows), latency_s
+    timed: list[Turn] = []
+    for turn in turns or (Turn(Role.AGENT, ""),):
+        if turn.role is Role.AGENT and turn.text.strip():
+            span = agent_span(turn.text, after_s=after_s, latency_s=wait_s)
+            timed.append(replace(turn, start_s=span.start_s, end_s=span.end_s))
+            after_s, wait_s = span.end_s, 0.0
+        else:
+            timed.append(turn)
+    if wait_s and not turns:
+        timed[-1] = replace(timed[-1], start_s=after_s + wait_s, end_s=after_s + wait_s)
+    written = {len(rows) + number: PlayedTurn(turn) for number, turn in enumerate(timed)}
+    written[len(rows) + len(timed) - 1] = replace(last, turn=timed[-1])
+    return written
+
+
+def merged(rows: Rows, written: Written) -> list[PlayedTurn]:
+    """The rows with what was written."""
+    after = list(rows)
+    for index in sorted(written):
+        after[index : index + 1] = [written[index]]
+    return after
+
+
+def transcript_of(rows: Rows) -> Transcript:
+    """What was heard, for judge and evidence."""
+    return Transcript(tuple(row.turn for row in rows if row.said))
+
+
+def unheard_of(rows: Rows) -> dict[int, str]:
+    """What was cut off of each agent turn, by its number in the transcript."""
+    said = [row for row in rows if row.said]
+    return {number: row.unheard for number, row in enumerate(said) if row.unheard}
+
+
+def history_of_agent(rows: Rows) -> tuple[Turn, ...]:
+    """What the agent knows of: the caller's turns as it was told of them, its own as far as they were heard."""
+    told = (replace(row.turn, text=row.told) if row.line is not None else row.turn for row in rows)
+    return tuple(turn for turn in told if turn.text.strip() or turn.tool_calls or turn.role is Role.TOOL)
+
+
+def history_of_caller(rows: Rows) -> tuple[Turn, ...]:
+    """What the caller said and heard: words only."""
+    return tuple(replace(turn, tool_calls=()) for _, turn in transcript_of(rows).spoken())
+
+
+def played_to_json(row: PlayedTurn) -> dict[str, Any]:
+    """The stored form of a turn, without its usage; `played_from_json` is the inverse."""
+    stored: dict[str, Any] = {"turn": to_json(Transcript((row.turn,)))[0]}
+    if row.line is not None:
+        stored["line"] = {"text": row.line.text, "number": row.line.number, "done": row.line.done}
+    for name in ("told", "unheard", "move", "ends", "transferred"):
+        if value := getattr(row, name):
+            stored[name] = value
+    return stored
+
+
+def played_from_json(stored: Mapping[str, Any]) -> PlayedTurn:
+    """A turn from its stored form."""
+    given = {name.name: stored[name.name] for name in fields(PlayedTurn) if name.name in stored}
+    given["turn"] = from_json([stored["turn"]]).turns[0]
+    if "line" in stored:
+        given["line"] = Line(**stored["line"])
+    return PlayedTurn(**given)

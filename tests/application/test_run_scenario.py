@@ -1,0 +1,475 @@
+"""Playing one run: turn by turn in rows, graded, settled. Real database, players from lists of lines."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
+from qa_worker.application.run_scenario import LEASE_LOST
+from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
+from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt, Skipped
+from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Told
+from qa_worker.domain.transcript import Turn
+from tests.builders import an_assessment
+from tests.conftest import UnitsOfWork
+from tests.fakes import ScriptedJudge
+from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
+
+pytestmark = pytest.mark.services
+
+BUSY = Failure(FailureKind.RATE_LIMITED, "http_429", "The provider's limit.", retry_after_s=7.0)
+BROKEN = Failure(FailureKind.TRANSIENT, "http_500", "The provider broke.")
+REFUSED = Failure(FailureKind.REJECTED, "http_400", "The agent's endpoint refuses the request.")
+
+
+@pytest.fixture
+def stage(uow: UnitsOfWork) -> Stage:
+    return Stage(uow)
+
+
+def one_run(stage: Stage, *lines: str, **how: object) -> uuid.UUID:
+    limits, play = how.pop("limits", None), how.pop("play", Play.SCRIPT)
+    expected = how.pop("expected", TOLD)
+    assert limits is None or isinstance(limits, Limits)
+    assert isinstance(play, Play)
+    assert isinstance(expected, ExpectedOutcome)
+    kind = how.pop("kind", AgentKind.SCRIPTED)
+    assert isinstance(kind, AgentKind)
+    assert not how
+    scenario = replace(a_scenario("plain", *lines, limits=limits, play=play), expected=expected)
+    (row,) = stage.runs(stage.start(scenario, kind=kind))
+    run_id: uuid.UUID = row.id
+    return run_id
+
+
+def test_a_run_is_played_to_the_end_of_its_script_graded_and_settled(stage: Stage) -> None:
+    run_id = one_run(stage)
+
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    assert stage.play(run_id) == Done("passed")
+
+    row = stage.run(run_id)
+    assert (row.state, row.outcome, row.completion, row.turn_count) == ("done", "passed", "script_ended", 7)
+    assert stage.indexes(run_id) == list(range(7))
+    assert stage.turns(run_id)[0] == "agent: Booking line, hello."
+    assert [told for _, told in stage.players.asked] == list(LINES)
+    assert (row.input_tokens, row.cost_micro_usd) == (30, 9)
+    assert row.clock_s == pytest.approx(max(turn.turn.end_s or 0 for turn in stage.queries.turns(run_id)))
+    (evaluation,) = stage.evaluations()
+    assert (evaluation.lane, evaluation.state, evaluation.verdict) == ("run", "done", "pass")
+    assert evaluation.id == row.evaluation_id
+
+
+def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:
+    run_id = one_run(stage, expected=ExpectedOutcome(told=(Told("the reference", ("HT-9999",)),)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+
+    assert stage.play(run_id) == Done("failed")
+    result = stage.queries.result(stage.run(run_id).suite_run_id)
+    assert result is not None
+    assert [finding.check for finding in result.runs[0].findings] == ["fact_not_told"]
+
+
+def test_a_second_message_changes_nothing(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.play(run_id)
+
+    assert stage.play(run_id) == Skipped("already over")
+    assert stage.play(uuid.uuid4()) == Skipped("no such run")
+    assert len(stage.players.asked) == len(LINES)
+
+
+def test_silence_is_time_on_the_clock_and_the_agent_is_told_of_it(stage: Stage) -> None:
+    run_id = one_run(stage, "Hello. [silence - 15 seconds] Are you there?", "Bye. [hangs up]")
+    stage.play(run_id)
+
+    told = [text for _, text in stage.players.asked]
+    assert told == ["Hello.", "[the caller was silent for 15 seconds] Are you there?"]
+    turns = stage.queries.turns(run_id)
+    first_answer, after_silence = turns[2].turn, turns[3].turn
+    assert first_answer.end_s is not None
+    assert after_silence.start_s == pytest.approx(first_answer.end_s + 15)
+    assert stage.slept == []
+    assert stage.run(run_id).completion == "caller_hung_up"
+
+
+def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:
+    run_id = one_run(stage, "Hello.", "[silence - 45 seconds] Still there?", kind=AgentKind.HTTP)
+    stage.play(run_id)
+
+    assert stage.slept == [30.0]
+    assert "[the caller was silent for 30 seconds] Still there?" in [text for _, text in stage.players.asked]
+
+
+def test_what_the_caller_cut_off_is_kept_apart_and_never_heard(uow: UnitsOfWork) -> None:
+    def answer(_context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        return says("One two three four five six seven eight." if not history[1:] else f"Yes, {told}")
+
+    stage = Stage(uow, FakePlayers(answer))
+    run_id = one_run(stage, "Tell me.", "[interrupts after 3 words] Stop, please.")
+    stage.play(run_id)
+
+    cut_turn = stage.queries.turns(run_id)[2]
+    assert cut_turn.turn.text == "One two three [cut off by the caller]"
+    assert cut_turn.unheard == "four five six seven eight."
+    last_history = stage.players.heard[-1]
+    assert last_history[-1].text == "One two three [cut off by the caller]"
+    assert all("four" not in turn.text for turn in last_history)
+    assert stage.queries.turns(run_id)[3].turn.start_s < cut_turn.turn.end_s  # type: ignore[operator]  # both are timed
+
+
+def test_the_turn_cap_ends_the_run_and_what_happened_is_graded(stage: Stage) -> None:
+    run_id = one_run(stage, limits=Limits(max_turns=2))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+
+    assert stage.play(run_id) == Done("passed")
+    assert stage.run(run_id).completion == "max_turns"
+    assert len(stage.players.asked) == 2
+
+
+def test_the_longest_conversation_ends_with_timeout(stage: Stage) -> None:
+    run_id = one_run(stage, "Hello.", "[silence - 300 seconds] Hm.", "More.", limits=Limits(call_s=200))
+    stage.play(run_id)
+
+    assert stage.run(run_id).completion == "timeout"
+    assert len(stage.players.asked) == 1
+
+
+def test_the_deadline_of_the_run_counts_real_time_at_work(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def slowly(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        stage.clock.advance(60)
+        return politely(context, history, told)
+
+    stage.players.answer = slowly
+    run_id = one_run(stage, limits=Limits(run_s=100))
+    stage.play(run_id)
+
+    row = stage.run(run_id)
+    assert (row.completion, row.played_s) == ("timeout", pytest.approx(120))
+    assert len(stage.players.asked) == 2
+
+
+def test_an_agent_that_hangs_up_ends_the_run(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: says("No. Goodbye, at ten.", ends=True)))
+    run_id = one_run(stage)
+    stage.play(run_id)
+
+    assert stage.run(run_id).completion == "agent_ended"
+    assert len(stage.players.asked) == 1
+
+
+def test_a_free_caller_ends_when_the_goal_is_reached(uow: UnitsOfWork) -> None:
+    def lines(_context: PlayContext, _history: Sequence[Turn], number: int) -> CallerReply:
+        return CallerReply(f"My wish number {number}.")
+
+    stage = Stage(uow, FakePlayers(politely, lines))
+    scenario = replace(a_scenario(play=Play.FREE), ends=Ends(said=("at ten",)), expected=TOLD)
+    (row,) = stage.runs(stage.start(scenario))
+    stage.play(row.id)
+
+    assert stage.run(row.id).completion == "goal_reached"
+
+
+# -- taken up again
+
+
+def test_a_killed_workers_run_goes_on_at_the_turn_where_it_stood(uow: UnitsOfWork) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if told == LINES[1]:
+            raise Killed
+        return politely(context, history, told)
+
+    stage = Stage(uow, FakePlayers(dies))
+    run_id = one_run(stage)
+    with pytest.raises(Killed):
+        stage.play(run_id)
+    assert stage.run(run_id).state == "running"
+    assert stage.indexes(run_id) == [0, 1, 2, 3]
+
+    stage.expire(run_id)
+    freed = rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+    assert freed.freed == 1
+    stage.players.answer = politely
+    assert isinstance(stage.play(run_id), Done)
+
+    assert stage.indexes(run_id) == list(range(7))
+    assert [told for _, told in stage.players.asked] == [LINES[0], LINES[1], LINES[1], LINES[2]]
+    said = stage.turns(run_id)
+    assert len(said) == len(set(said))
+
+
+def test_whoever_lost_the_lease_writes_nothing_more(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    taken: list[uuid.UUID] = []
+
+    def overtaken(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if not taken:
+            taken.append(context.run_id)
+            stage.expire(context.run_id)
+            rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+            other = Stage(uow)
+            assert isinstance(other.play(context.run_id), Done)
+        return politely(context, history, told)
+
+    stage.players.answer = overtaken
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Skipped(LEASE_LOST)
+    assert stage.indexes(run_id) == list(range(7))
+    assert stage.run(run_id).outcome is not None
+
+
+def test_a_run_that_kills_its_workers_ends_as_an_error_with_a_dead_letter(stage: Stage) -> None:
+    run_id = one_run(stage)
+    for _ in range(3):
+        with stage.uow() as work:
+            assert work.runs.claim(run_id, lease_s=60)
+            work.commit()
+        stage.expire(run_id)
+        rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+        stage.make_due()
+
+    row = stage.run(run_id)
+    assert (row.state, row.outcome, row.error_kind) == ("dead", "error", "abandoned")
+    assert stage.letters() == ["abandoned"]
+    assert stage.suite(row.suite_run_id).state == "done"
+
+
+# -- faults
+
+
+def test_a_limit_of_the_provider_parks_the_run_where_it_stands(uow: UnitsOfWork) -> None:
+    steps: list[AgentReply | Failure] = [says("Hello there."), BUSY, says("On we go, at ten."), says("Bye now.")]
+    stage = Stage(uow, FakePlayers(lambda *_: steps.pop(0)))
+    run_id = one_run(stage)
+
+    outcome = stage.play(run_id)
+    assert isinstance(outcome, Parked)
+    row = stage.run(run_id)
+    assert (row.state, row.attempt, row.error_code, row.turn_count) == ("pending", 0, "http_429", 4)
+    assert stage.play(run_id) == Skipped("waiting for its next attempt")
+
+    stage.make_due()
+    assert isinstance(stage.play(run_id), Done)
+    assert stage.indexes(run_id) == list(range(7))
+
+
+def test_a_fault_is_tried_again_until_the_attempts_are_used_up(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: BROKEN))
+    run_id = one_run(stage)
+
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+    assert stage.play(run_id) == Dead("http_500")
+
+    row = stage.run(run_id)
+    assert (row.state, row.outcome, row.completion, row.message) == ("dead", "error", "error", BROKEN.message)
+    assert stage.letters() == ["http_500"]
+
+
+def test_what_can_not_succeed_is_an_error_at_once(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: REFUSED))
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Dead("http_400")
+    assert stage.run(run_id).attempt == 1
+
+
+def test_a_fault_of_ours_is_recorded_before_it_is_raised(uow: UnitsOfWork) -> None:
+    def wrong(*_: object) -> AgentReply:
+        raise ZeroDivisionError
+
+    stage = Stage(uow, FakePlayers(wrong))
+    run_id = one_run(stage)
+
+    with pytest.raises(ZeroDivisionError):
+        stage.play(run_id)
+    row = stage.run(run_id)
+    assert (row.state, row.error_code) == ("pending", "internal_error")
+
+
+def test_without_a_player_the_run_is_an_error_that_says_why(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(politely, missing="no key for claude"))
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Done("error")
+    row = stage.run(run_id)
+    assert (row.state, row.outcome) == ("done", "error")
+    assert "no key for claude" in str(row.message)
+    assert stage.suite(row.suite_run_id).state == "done"
+
+
+def test_a_judge_that_is_away_parks_the_run_and_the_conversation_is_not_played_again(stage: Stage) -> None:
+    run_id = one_run(stage)
+    judge = ScriptedJudge([BUSY, an_assessment()])
+    stage.judged_by(judge)
+
+    assert isinstance(stage.play(run_id), Parked)
+    row = stage.run(run_id)
+    assert (row.state, row.completion, row.attempt) == ("pending", "script_ended", 0)
+    stage.make_due()
+    assert stage.play(run_id) == Done("passed")
+    assert len(stage.players.asked) == len(LINES)
+    (evaluation,) = stage.evaluations()
+    assert evaluation.state == "done"
+
+
+def test_a_judge_that_refuses_makes_an_error_and_buries_both_rows(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([REFUSED]))
+
+    assert stage.play(run_id) == Dead("http_400")
+    assert stage.run(run_id).outcome == "error"
+    (evaluation,) = stage.evaluations()
+    assert (evaluation.state, evaluation.verdict) == ("dead", "not_evaluated")
+
+
+def test_a_worker_that_dies_while_grading_loses_nothing(stage: Stage) -> None:
+    class Killed(BaseException):
+        pass
+
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([Killed(), an_assessment()]))
+    with pytest.raises(Killed):
+        stage.play(run_id)
+
+    stage.expire(run_id)
+    rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+    with stage.uow() as work:
+        work.evaluations.free_expired(limit=10)
+        work.commit()
+    stage.make_due()
+    assert stage.play(run_id) == Done("passed")
+    assert len(stage.players.asked) == len(LINES)
+
+
+# -- the caller's own fault
+
+
+def test_a_run_that_the_caller_spoilt_is_played_again_and_never_counted(uow: UnitsOfWork) -> None:
+    def lines(_context: PlayContext, _history: Sequence[Turn], number: int) -> CallerReply:
+        return CallerReply("Thank you for calling, how can I help you today?" if number else "Hello, I need a table.")
+
+    stage = Stage(uow, FakePlayers(politely, lines))
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    stage.play_all(suite)
+
+    rows = stage.runs(suite)
+    assert [(row.attempt_no, row.outcome) for row in rows] == [(1, "invalid"), (2, "invalid"), (3, "invalid")]
+    assert stage.suite(suite).state == "done"
+    assert stage.evaluations() == []
+    result = stage.queries.result(suite)
+    assert result is not None
+    assert result.rate.n == 0
+
+
+# -- cancel
+
+
+def test_a_run_that_waits_is_cancelled_at_once(stage: Stage) -> None:
+    run_id = one_run(stage)
+    suite = stage.run(run_id).suite_run_id
+
+    assert cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+
+    row = stage.run(run_id)
+    assert (row.state, row.outcome, row.completion) == ("dead", "cancelled", "cancelled")
+    assert stage.suite(suite).state == "cancelled"
+    assert stage.play(run_id) == Skipped("already over")
+    assert stage.letters() == []
+
+
+def test_a_running_run_stops_before_its_next_turn_and_keeps_what_happened(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if told == LINES[1]:
+            assert cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        return politely(context, history, told)
+
+    stage.players.answer = answer
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Done("cancelled")
+    row = stage.run(run_id)
+    assert (row.state, row.outcome, row.turn_count) == ("done", "cancelled", 5)
+    assert stage.indexes(run_id) == list(range(5))
+    assert stage.suite(row.suite_run_id).state == "done"
+
+
+def test_a_cancel_that_meets_the_end_leaves_the_verdict(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if told == LINES[2]:
+            cancel_suite(suite_run_id=stage.run(context.run_id).suite_run_id, tools=stage.tools.suites)
+        return politely(context, history, told)
+
+    stage.players.answer = answer
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+
+    assert stage.play(run_id) == Done("passed")
+    assert stage.suite(stage.run(run_id).suite_run_id).state == "cancelled"
+
+
+def test_a_run_that_waits_for_its_judge_is_cancelled_with_its_evaluation(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([BUSY]))
+    stage.play(run_id)
+
+    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
+
+    assert stage.run(run_id).outcome == "cancelled"
+    (evaluation,) = stage.evaluations()
+    assert (evaluation.state, list(evaluation.reasons)) == ("dead", ["cancelled"])
+
+
+def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Stage) -> None:
+    run_id = one_run(stage)
+    with stage.uow() as work:
+        work.runs.claim(run_id, lease_s=60)
+        work.commit()
+    suite = stage.run(run_id).suite_run_id
+    cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    assert stage.run(run_id).state == "running"
+
+    stage.expire(run_id)
+    rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+    assert dispatch_runs(tools=stage.tools.suites) == 0
+
+    assert stage.run(run_id).outcome == "cancelled"
+    assert stage.suite(suite).state == "cancelled"
+
+
+def test_a_cancel_after_the_end_changes_nothing(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.play(run_id)
+    before = stage.run(run_id)
+
+    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
+    assert cancel_suite(suite_run_id=before.suite_run_id, tools=stage.tools.suites)
+    assert stage.run(run_id) == before
+    assert not cancel_run(run_id=uuid.uuid4(), tools=stage.tools.suites)
+    assert not cancel_suite(suite_run_id=uuid.uuid4(), tools=stage.tools.suites)
+
+
+def test_every_step_is_told_to_those_who_watch(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.play(run_id)
+
+    events = stage.progress.events
+    assert [event.turns for event in events] == [0, 1, 2, 3, 4, 5, 6, 7, 7]
+    assert events[-1].state.value == stage.run(run_id).outcome
+    assert an_agent().agent.id == "booking"

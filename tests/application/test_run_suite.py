@@ -1,0 +1,280 @@
+"""Suite runs: begun in one transaction, a bounded number in flight, fair between suites. Real database."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import update
+
+from qa_worker.adapters.postgres.records import GroupedRecords
+from qa_worker.adapters.postgres.tables import runs
+from qa_worker.application.playing import AgentReply, PlayContext, Target
+from qa_worker.application.run_suite import dispatch_runs, rescue_runs, start_suite
+from qa_worker.application.running import MOST_RUNS, ProgressEvent, SuiteProgress, WantedSuite, Watching
+from qa_worker.application.watch_suite import watch_suite
+from qa_worker.domain.alert_rule import AlertRule, AlertSeverity, RuleKind
+from qa_worker.domain.call import workspace_id
+from qa_worker.domain.errors import InvalidInput
+from qa_worker.domain.outcome import Done, Skipped
+from qa_worker.domain.run import RunState
+from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Scenario, Told
+from qa_worker.domain.transcript import Role, Turn
+from qa_worker.messages import Queue
+from tests.builders import an_assessment
+from tests.conftest import Outbox, UnitsOfWork
+from tests.fakes import ScriptedJudge
+from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def stage(uow: UnitsOfWork) -> Stage:
+    return Stage(uow)
+
+
+def many(count: int) -> list[Scenario]:
+    return [replace(a_scenario(f"s{number}"), expected=TOLD) for number in range(count)]
+
+
+def states(stage: Stage, suite: uuid.UUID) -> Counter[str]:
+    return Counter(str(row.state) for row in stage.runs(suite))
+
+
+def test_all_runs_are_made_at_once_and_as_many_are_sent_as_may_be_in_flight(stage: Stage, outbox: Outbox) -> None:
+    suite = stage.start(*many(4), repeats=3, max_parallel=5)
+
+    assert states(stage, suite) == {"queued": 5, "pending": 7}
+    assert [message.queue for message in outbox.sent] == [Queue.RUN_SCENARIO] * 5
+    queued = {str(row.id) for row in stage.runs(suite) if row.state == "queued"}
+    assert {message.kwargs["run_id"] for message in outbox.sent} == queued
+
+
+def test_a_scenario_says_itself_how_often_it_is_run(stage: Stage) -> None:
+    suite = stage.start(replace(a_scenario("one"), repeats=3), a_scenario("two"))
+
+    assert [(row.position, row.repeat) for row in stage.runs(suite)] == [(0, 1), (0, 2), (0, 3), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"scenarios": ()}, "scenarios"),
+        ({"repeats": MOST_RUNS + 1}, "scenarios"),
+        ({"max_parallel": 0}, "max_parallel"),
+        ({"scenarios": (a_scenario(), a_scenario())}, "scenarios"),
+        ({"scenarios": (replace(a_scenario(), agent="clinic"),)}, "agent"),
+        ({"scenarios": (replace(a_scenario(), ends=Ends(tools=("book_table",))),)}, "expected"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_anything_is_stored(
+    stage: Stage, change: dict[str, object], field: str
+) -> None:
+    wanted = WantedSuite("nightly", (a_scenario(),), an_agent(), Target(), 4)
+    changed = replace(wanted, **change)  # type: ignore[arg-type]  # each is a field of it
+
+    with pytest.raises(InvalidInput) as refused:
+        start_suite(changed, workspace_name="default", max_attempts=3, tools=stage.tools.suites)
+    assert refused.value.field == field
+    assert list(stage.queries.recent("default", limit=5)) == []
+
+
+def test_a_finishing_run_sends_the_next_and_the_suite_ends_with_its_last(stage: Stage, outbox: Outbox) -> None:
+    suite = stage.start(*many(3), max_parallel=1)
+    for left in (2, 1, 0):
+        (queued,) = [row.id for row in stage.runs(suite) if row.state == "queued"]
+        stage.play(queued)
+        assert states(stage, suite)["pending"] == max(0, left - 1)
+
+    assert len(outbox.sent) == 3
+    assert stage.suite(suite).state == "done"
+    assert stage.suite(suite).completed_at is not None
+
+
+def test_suites_take_turns_however_long_one_of_them_is(stage: Stage) -> None:
+    tools = replace(stage.tools.suites, in_flight_limit=6)
+    stage.tools = replace(stage.tools, suites=tools)
+    first = stage.start(*many(20))
+    second = stage.start(*many(3))
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).values(state="pending"))
+
+    assert dispatch_runs(tools=tools) == 6
+    assert (states(stage, first)["queued"], states(stage, second)["queued"]) == (3, 3)
+    assert dispatch_runs(tools=tools) == 0
+
+
+def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
+    stage.start(*many(20), max_parallel=10)
+    second = stage.start(*many(5), max_parallel=10)
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).where(runs.c.suite_run_id == second).values(state="pending"))
+
+    tools = replace(stage.tools.suites, in_flight_limit=14)
+    assert dispatch_runs(tools=tools) == 4
+    assert states(stage, second)["queued"] == 4
+
+
+def test_many_workers_at_once_never_exceed_max_parallel_and_share_nothing(uow: UnitsOfWork) -> None:
+    in_flight: list[int] = []
+    strange: list[str] = []
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        now = states(stage, suite)
+        in_flight.append(now["queued"] + now["running"])
+        heard = [turn.text for turn in history if turn.role is Role.CALLER]
+        strange.extend(text for text in (*heard, told) if text not in context.scenario.lines)
+        return politely(context, history, told)
+
+    stage = Stage(uow, FakePlayers(answer))
+    scenarios = [
+        replace(a_scenario(f"s{n}", f"Number {n} please.", f"I said {n}.", f"Bye from {n}."), expected=TOLD)
+        for n in range(12)
+    ]
+    stage.tools = replace(stage.tools, grading=replace(stage.tools.grading, records=_grouped(uow)))
+    suite = stage.start(*scenarios, max_parallel=4)
+
+    def work() -> None:
+        while queued := [row.id for row in stage.runs(suite) if row.state == "queued"]:
+            stage.play(queued[0])
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work) for _ in range(6)]:
+            future.result()
+    stage.play_all(suite)
+    _close(stage)
+
+    assert max(in_flight) <= 4
+    assert strange == []
+    assert len(stage.players.asked) == 36
+    for number, row in enumerate(stage.runs(suite)):
+        assert row.outcome is not None
+        said = [line for line in stage.turns(row.id) if line.startswith("caller")]
+        assert said == [f"caller: {line}" for line in scenarios[number].lines]
+    assert stage.suite(suite).state == "done"
+
+
+def _grouped(uow: UnitsOfWork) -> GroupedRecords:
+    return GroupedRecords(uow, window_s=0.002, patience_s=5)
+
+
+def _close(stage: Stage) -> None:
+    records = stage.tools.grading.records
+    assert isinstance(records, GroupedRecords)
+    records.close()
+
+
+def test_two_workers_that_get_the_same_message_play_it_once(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    suite = stage.start(*many(1))
+    (row,) = stage.runs(suite)
+    barrier = threading.Barrier(2)
+
+    def play() -> object:
+        barrier.wait(5)
+        return stage.play(row.id)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [future.result() for future in [pool.submit(play), pool.submit(play)]]
+
+    assert {type(outcome) for outcome in outcomes} == {Done, Skipped}
+    assert len(stage.players.asked) == len(LINES)
+
+
+def test_a_run_whose_message_was_lost_is_sent_again(stage: Stage, outbox: Outbox) -> None:
+    stage.start(*many(2))
+    outbox.sent.clear()
+
+    assert rescue_runs(tools=stage.tools.suites, resend_after_s=0, waiting=lambda: 2).resent == 0
+    assert rescue_runs(tools=stage.tools.suites, resend_after_s=0, waiting=lambda: 1).resent == 1
+    assert len(outbox.sent) == 1
+
+
+def test_the_result_tells_what_was_measured(stage: Stage) -> None:
+    bad = replace(a_scenario("bad"), expected=ExpectedOutcome(told=(Told("the reference", ("HT-9999",)),)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    suite = stage.start(*many(2), bad, repeats=2, agent=an_agent("7"))
+    stage.play_all(suite)
+
+    result = stage.queries.result(suite)
+    assert result is not None
+    assert (result.name, result.agent, result.agent_version) == ("nightly", "booking", "7")
+    assert (result.rate.successes, result.rate.n) == (4, 6)
+    assert result.exit_code == 1
+    assert [run.overall is not None for run in result.runs] == [True] * 6
+    assert all(run.cost_micro_usd and run.cost_micro_usd > 9 for run in result.runs)
+    (line,) = stage.queries.recent("default", limit=5)
+    assert line.runs == {RunState.PASSED: 4, RunState.FAILED: 2}
+
+
+def test_a_failed_run_and_its_suite_match_the_rules_of_alerts(uow: UnitsOfWork, outbox: Outbox) -> None:
+    stage = Stage(uow)
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    bad = replace(a_scenario("bad"), expected=ExpectedOutcome(told=(Told("the reference", ("HT-9999",)),)))
+    suite = stage.start(bad)
+    workspace = workspace_id("default")
+    with uow() as work:
+        for kind in (RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED, RuleKind.EVALUATION_FAILED):
+            rule = AlertRule(uuid.uuid4(), workspace, kind.value, kind, AlertSeverity.WARNING)
+            work.alert_rules.add(rule, [])
+        work.commit()
+    outbox.sent.clear()
+    stage.play_all(suite)
+
+    # Two: the run and the suite. The evaluation of a run is no production call, and nobody is woken for it.
+    assert len([message for message in outbox.sent if message.queue is Queue.SEND_ALERT]) == 2
+
+
+class Events:
+    """Implements the port `Feed` from a list of batches."""
+
+    def __init__(self, *batches: Sequence[ProgressEvent]) -> None:
+        self.batches = list(batches)
+        self.opened = False
+
+    def open(self, suite_run_id: uuid.UUID) -> Events:
+        assert suite_run_id.version
+        return self
+
+    def __enter__(self) -> Watching:
+        self.opened = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened = False
+
+    def wait(self, timeout_s: float) -> Sequence[ProgressEvent]:
+        assert timeout_s > 0
+        return self.batches.pop(0) if self.batches else ()
+
+
+def test_who_watches_sees_the_rows_first_then_events_then_the_end(stage: Stage) -> None:
+    suite = stage.start(*many(1), replace(a_scenario("long"), limits=Limits(max_turns=1)))
+    first, second = stage.runs(suite)
+    stage.play(first.id)
+    feed = Events([ProgressEvent(second.id, suite, RunState.RUNNING, 1)], ())
+    seen: list[object] = []
+    for one in watch_suite(suite_run_id=suite, queries=stage.queries, feed=feed):
+        seen.append(one)
+        assert feed.opened
+        if len(seen) == 2:
+            stage.play(second.id)
+
+    past, event, end = seen
+    assert isinstance(past, SuiteProgress)
+    assert [run.state.value for run in past.runs] == [stage.run(first.id).outcome, "pending"]
+    assert isinstance(event, ProgressEvent)
+    assert isinstance(end, SuiteProgress)
+    assert end.state.value == "done"
+    assert [run.max_turns for run in end.runs] == [20, 1]
+
+
+def test_who_watches_what_nobody_knows_is_told(stage: Stage) -> None:
+    with pytest.raises(LookupError):
+        next(watch_suite(suite_run_id=uuid.uuid4(), queries=stage.queries, feed=Events()))

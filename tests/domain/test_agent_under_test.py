@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from qa_worker.domain.agent_under_test import Conversation, Reply, Script, unknown_tools
+from qa_worker.domain.call import Agent, Expected, ToolSpec
+from qa_worker.domain.scenario import Ends, ExpectedOutcome, Play, Scenario, ToolRule
+
+LOST = Reply("I don't understand.")
+SCRIPT = Script(
+    (
+        Conversation(("table for two",), (Reply("When?"), Reply("Booked.", ends=True))),
+        Conversation(("table", "book"), (Reply("For how many?"),)),
+    ),
+    LOST,
+)
+
+
+def test_the_first_turn_of_the_caller_chooses_the_conversation() -> None:
+    assert SCRIPT.reply(["A TABLE for two, please!"]).text == "When?"
+    assert SCRIPT.reply(["I want to book."]).text == "For how many?"
+    assert SCRIPT.reply(["A table for two, please!", "Something about a book"]).text == "Booked."
+
+
+def test_an_agent_at_its_wits_end_says_so() -> None:
+    assert SCRIPT.reply(["Notebook"]) == LOST
+    assert SCRIPT.reply([]) == LOST
+    assert SCRIPT.reply(["I want to book.", "Two.", "Hello?"]) == LOST
+    assert Script().reply(["Hello"]).text
+
+
+def test_tools_that_a_scenario_names_and_the_agent_lacks_are_found_once() -> None:
+    scenario = Scenario(
+        id="s",
+        title="S",
+        agent="a",
+        play=Play.SCRIPT,
+        ends=Ends(tools=("book", "bok")),
+        expected=ExpectedOutcome(
+            call=Expected(required_tools=("book",), forbidden_tools=("cancl",)),
+            required=(ToolRule("bok"),),
+            forbidden=(ToolRule("cancel"),),
+        ),
+    )
+    agent = Agent("a", tools=(ToolSpec("book"), ToolSpec("cancel")))
+
+    assert unknown_tools(scenario, agent) == ("cancl", "bok")

@@ -1,0 +1,179 @@
+"""What comes next in a run follows from its rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.playback import (
+    AskAgent,
+    AskCaller,
+    Greet,
+    Line,
+    MakeMove,
+    Over,
+    PlayedTurn,
+    greeted,
+    history_of_agent,
+    merged,
+    moved,
+    next_step,
+    now_s,
+    playable,
+    played_from_json,
+    played_to_json,
+    replied,
+    transcript_of,
+    unheard_of,
+)
+from qa_worker.domain.run import Completion
+from qa_worker.domain.scenario import Ends, Limits, Play, Scenario
+from qa_worker.domain.transcript import Role, ToolCall, Turn
+
+LIMITS = Limits(max_turns=3)
+
+
+def a_scenario(*lines: str, play: Play = Play.SCRIPT, ends: Ends | None = None) -> Scenario:
+    return Scenario("s", "S", "booking", play, steps=lines, ends=ends or Ends())
+
+
+def said(
+    rows: Sequence[PlayedTurn], text: str, *, number: int = 0, move: int = 0, done: bool = False
+) -> list[PlayedTurn]:
+    line = Line(text, number, done)
+    return merged(rows, moved(rows, line, move, live=False, usage=Usage(), cost_micro_usd=0))
+
+
+def answered(
+    rows: Sequence[PlayedTurn], *texts: str, ends: bool = False, transferred: bool = False
+) -> list[PlayedTurn]:
+    turns = [Turn(Role.AGENT, text) for text in texts]
+    last = PlayedTurn(Turn(Role.AGENT, ""), ends=ends, transferred=transferred)
+    return merged(rows, replied(rows, turns, latency_s=0.5, last=last))
+
+
+def step(rows: Sequence[PlayedTurn], scenario: Scenario | None = None, *, greeting: str = "Hello.") -> object:
+    return next_step(rows, scenario or a_scenario(), greeting=greeting, limits=LIMITS)
+
+
+def test_the_agent_greets_where_it_has_a_greeting() -> None:
+    assert step([]) == Greet("Hello.")
+    assert step([], greeting="") == AskCaller(0)
+
+
+def test_the_two_sides_take_turns() -> None:
+    rows = merged([], greeted("Hello."))
+    assert step(rows) == AskCaller(0)
+    rows = said(rows, "I need a table.")
+    assert step(rows) == AskAgent((rows[0].turn,), "I need a table.")
+    assert step(answered(rows, "Yes.")) == AskCaller(1)
+
+
+def test_a_line_of_several_moves_gives_the_agent_the_floor_between_them() -> None:
+    text = "Hello. [silence - 10 seconds] Anyone?"
+    rows = answered(said([], text), "Yes?")
+
+    assert step(rows) == MakeMove(Line(text, 0), 1)
+    again = said(rows, text, move=1)
+    assert isinstance(step(again), AskAgent)
+    assert step(answered(again, "I'm here.")) == AskCaller(1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "completion"),
+    [
+        (answered(said([], "Hi."), "Bye.", ends=True), Completion.AGENT_ENDED),
+        (answered(said([], "Hi."), "One moment.", transferred=True), Completion.TRANSFERRED),
+        (said([], "Bye. [hangs up]"), Completion.CALLER_HUNG_UP),
+        (answered(said([], "Hi.", done=True), "Yes."), Completion.SCRIPT_ENDED),
+        (said(answered(said([], "Hi."), "Yes."), "[silence - 10 minutes] [silence - 10 minutes]"), Completion.TIMEOUT),
+    ],
+)
+def test_a_conversation_ends(rows: list[PlayedTurn], completion: Completion) -> None:
+    assert step(rows) == Over(completion)
+
+
+def test_the_cap_counts_how_often_the_caller_had_the_floor() -> None:
+    rows: list[PlayedTurn] = []
+    for number in range(3):
+        assert step(rows, greeting="") == AskCaller(number)
+        rows = answered(said(rows, f"Line {number}.", number=number), "Yes.")
+    assert step(rows) == Over(Completion.MAX_TURNS)
+
+
+def test_a_last_line_that_was_answered_is_no_cap() -> None:
+    rows: list[PlayedTurn] = []
+    for number in range(3):
+        rows = answered(said(rows, f"Line {number}.", number=number, done=number == 2), "Yes.")
+    assert step(rows) == Over(Completion.SCRIPT_ENDED)
+
+
+def test_the_goal_ends_what_is_played_freely_but_no_fixed_lines() -> None:
+    free = a_scenario("Fixed.", play=Play.FREE, ends=Ends(said=("booked",)))
+    assert step(answered(said([], "Mine."), "It is booked."), free) == Over(Completion.GOAL_REACHED)
+    assert step(answered(said([], "Fixed."), "It is booked."), free) == AskCaller(1)
+
+
+def test_an_agent_that_says_nothing_had_its_floor() -> None:
+    rows = answered(said([], "Hello?"))
+
+    assert step(rows) == AskCaller(1)
+    assert len(transcript_of(rows)) == 1
+
+
+def test_a_noise_is_told_to_the_agent_and_stands_in_no_transcript() -> None:
+    rows = said([], "[noise: traffic]")
+
+    assert step(rows) == AskAgent((), "[heard in the background: traffic]")
+    assert len(transcript_of(rows)) == 0
+    assert history_of_agent(rows)[0].text == "[heard in the background: traffic]"
+
+
+def test_an_interruption_cuts_the_words_before_it_and_numbers_the_rest_as_the_transcript_does() -> None:
+    rows = answered(said([], "[noise: traffic]"), "One two three four five.")
+    cut = said(rows, "[interrupts after 2 words] Stop.", number=1)
+
+    assert [row.turn.text for row in cut] == ["", "One two [cut off by the caller]", "Stop."]
+    assert unheard_of(cut) == {0: "three four five."}
+    assert now_s(cut) < now_s(rows)
+
+
+def test_a_tool_call_has_no_times_and_the_words_after_it_have() -> None:
+    rows = said([], "Book it.")
+    turns = [
+        Turn(Role.AGENT, "", tool_calls=(ToolCall("book", {}),)),
+        Turn(Role.TOOL, "{}"),
+        Turn(Role.AGENT, "Done."),
+    ]
+    after = merged(rows, replied(rows, turns, latency_s=2.0, last=PlayedTurn(Turn(Role.AGENT, ""), ends=True)))
+
+    assert [row.turn.timed for row in after] == [True, False, False, True]
+    assert after[-1].turn.start_s == pytest.approx(now_s(rows) + 2.0)
+    assert [row.ends for row in after] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_playable"), [("Hi.", True), ("[hangs up]", True), ("[blows up]", False), ("", False)]
+)
+def test_a_line_in_which_nothing_happens_is_not_played(text: str, *, is_playable: bool) -> None:
+    assert playable(Line(text, 0)) is is_playable
+
+
+@given(
+    st.builds(
+        PlayedTurn,
+        turn=st.builds(Turn, role=st.sampled_from(Role), text=st.text(), start_s=st.none() | st.floats(0, 9)),
+        told=st.text(),
+        unheard=st.text(),
+        line=st.none() | st.builds(Line, text=st.text(), number=st.integers(0, 9), done=st.booleans()),
+        move=st.integers(0, 9),
+        ends=st.booleans(),
+        transferred=st.booleans(),
+    )
+)
+def test_a_stored_turn_is_the_same_turn(row: PlayedTurn) -> None:
+    assert played_from_json(played_to_json(row)) == row
