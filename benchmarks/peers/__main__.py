@@ -2,29 +2,29 @@
 
 python -m benchmarks.peers [--calls 300] [--at-once 200] [--latency 1.0] [--only NAME ...]
 
-One judge call for each transcript, all tools with the same number at once. They are installed at the first run, each into
-a folder of its own under benchmarks/.peers/ (2.5 GB, most of it promptfoo's); one that can't be is left out.
+One judge call for each transcript, all with the same number at once; our pipeline runs first. The tools are installed at
+the first run, each into a folder of its own under benchmarks/.peers/ (2.5 GB, most of it promptfoo's); one that can't be
+installed is left out. About 3 minutes, and 4 more for installing.
 
-Start-up is no part of these figures: time and CPU count from a tool's first request to the end of its process. CPU is that
-of the whole process tree. Ours is that of the workers, the dispatcher, the database and the broker: it
-stores every verdict durably, and its requests are longer by the rubric and the agent's policy, some 11 KB. The ratios are
-the tool's figure divided by that of our first row.
+Time and CPU count from the first request that the server sees, so start-up is no part of them, to the end of a tool's
+process, or to our last stored verdict. CPU is that of a tool's whole process tree; of ours that of the worker, the
+dispatcher, the database and the broker together. Ours stores its verdicts durably, and its requests are longer than
+theirs by the rubric and the agent's policy, some 11 KB. Memory is a tool's tree, and of ours the worker process. The ratios
+are a row's figures divided by those of the first row.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks import throughput
+from benchmarks.peers.ours import graded, running
 from benchmarks.peers.tools import PEERS, CannotInstallError, Peer, Work, environment, installed
 from benchmarks.peers.watch import FailedError, Taken, watched
 from benchmarks.rig import Rig, a_call, rig, save, table
@@ -32,7 +32,7 @@ from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.prompt import user_text
 from qa_worker.domain.work import Lane
 
-_OURS = ("one message a call, 1 process", "bulk lane, 1 process")
+_OURS = {"one message a call": Lane.LIVE, "bulk lane": Lane.BACKLOG}
 
 
 def transcripts(calls: int) -> list[str]:
@@ -59,48 +59,37 @@ def measured(peer: Peer, system: Rig, *, texts: list[str], at_once: int) -> dict
             work.folder,
             begun=lambda: system.stats()["requests"] > 0,
         )
-    graded = peer.graded(taken.output)
-    if graded != len(texts):
-        raise FailedError(f"{graded} of {len(texts)} were graded: {taken.output[-2000:]}")
+    scored = peer.graded(taken.output)
+    if scored != len(texts):
+        raise FailedError(f"{scored} of {len(texts)} were graded: {taken.output[-2000:]}")
     stats = system.stats()
     return {
         "case": peer.name,
         "version": peer.requirements[0],
-        "graded": graded,
+        "graded": scored,
         "llm_calls": stats["requests"],
         "in_flight": stats["max_in_flight"],
-        **figures(taken, graded),
+        **figures(taken, scored),
     }
 
 
-def figures(taken: Taken, graded: int) -> dict[str, float]:
+def figures(taken: Taken, scored: int) -> dict[str, float]:
     """What grading took, from the first request to the end of the process, and what starting took."""
     wall_s = taken.wall_s - taken.start_s
     return {
         "wall_s": round(wall_s, 2),
-        "evaluations_per_s": round(graded / wall_s, 1),
-        "cpu_ms": round(1000 * (taken.cpu_s - taken.start_cpu_s) / graded, 2),
+        "evaluations_per_s": round(scored / wall_s, 1),
+        "cpu_ms": round(1000 * (taken.cpu_s - taken.start_cpu_s) / scored, 2),
         "rss_mb": round(taken.rss_mb),
         "start_s": round(taken.start_s, 1),
         "start_cpu_s": round(taken.start_cpu_s, 1),
     }
 
 
-def ours(name: str, *, calls: int, at_once: int, latency_s: float) -> dict[str, Any]:
-    """The row of our pipeline, with as many at once; the backlog never gets the last quarter of the room."""
-    case = next(case for case in throughput.CASES if case.name == name)
-    room = at_once if case.lane is Lane.LIVE else at_once * 4 // 3
-    found = throughput.pipeline(replace(case, in_flight=room), calls=calls, latency_s=latency_s)
-    parts = {part: ms for part, ms in found["cpu_ms"].items() if part != "api"}
-    return {
-        "case": f"ours, {name}",
-        "graded": calls,
-        "wall_s": found["wall_s"],
-        "evaluations_per_s": found["evaluations_per_s"],
-        "cpu_ms": round(sum(parts.values()), 2),
-        "cpu_ms_by_part": parts,
-        "rss_mb": found["rss_mb"]["workers"],
-    }
+def our_rows(*, calls: int, at_once: int, latency_s: float) -> list[dict[str, Any]]:
+    """Our own rows."""
+    with running(at_once=at_once, latency_s=latency_s) as system:
+        return [{"case": f"ours, {name}", **graded(system, lane, calls=calls)} for name, lane in _OURS.items()]
 
 
 def with_ratios(row: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,10 +118,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def main() -> int:
     """Run and print; 1 where a tool that could be installed failed."""
     options = _options()
-    # Of this process, which only stores calls: the dispatcher sends them.
-    os.environ["QA_IN_FLIGHT_LIMIT"] = "1"
     sizes = {"calls": options.calls, "at_once": options.at_once, "latency_s": options.latency}
-    rows = [] if options.without_ours else [ours(name, **sizes) for name in _OURS]
+    rows = [] if options.without_ours else our_rows(**sizes)
     texts = transcripts(options.calls)
     chosen = [peer for peer in PEERS if not options.only or any(name in peer.name for name in options.only)]
     left_out, failed = [], []

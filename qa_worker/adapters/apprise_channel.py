@@ -88,17 +88,22 @@ class AppriseChannel:
             failure = Failure(kind, f"refused_{refused.field}", f"Not sent: {refused.problem}. {refused.fix}.")
             return Answer(failure, _ms_since(began))
         text = alert_text(parcel.body)
-        taken: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        taken: queue.SimpleQueue[bool | Exception] = queue.SimpleQueue()
 
         def notify() -> None:
-            taken.put(service.notify(as_plain(text), text.title, _KINDS.get(text.severity, "info")))
+            try:
+                taken.put(service.notify(as_plain(text), text.title, _KINDS.get(text.severity, "info")))
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                taken.put(error)
 
         threading.Thread(target=notify, name="apprise", daemon=True).start()
         try:
-            failure_or_none = None if taken.get(timeout=self._timeout_s) else _NOT_TAKEN
+            result = taken.get(timeout=self._timeout_s)
         except queue.Empty:
-            failure_or_none = _TOO_SLOW
-        return Answer(failure_or_none, _ms_since(began))
+            return Answer(_TOO_SLOW, _ms_since(began))
+        if isinstance(result, Exception):
+            raise result
+        return Answer(None if result else _NOT_TAKEN, _ms_since(began))
 
     def _service(self, target: str) -> Service:
         parts = urlsplit(target)

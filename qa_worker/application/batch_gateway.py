@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TypeVar
 
 from qa_worker.application.batching import BatchService, BlockingGate, Draft, ItemResult
-from qa_worker.application.gateway import SERVICE
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.limits import Admission, Verdict
+from qa_worker.application.model_calls import SERVICE
 from qa_worker.domain.batch import ProviderBatch
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import Rubric

@@ -21,7 +21,8 @@ def dispatch_work(*, uow: UnitOfWorkFactory, pace: Pace, in_flight_limit: int) -
     if not wanted:
         return 0
     # Between two transactions: none is open while Redis is waited for.
-    paced = pace.room([model for model in wanted if model])
+    models = [model for model in wanted if model]
+    paced = pace.room(models) if models else {}
     with uow() as work:
         under_way = work.evaluations.begin_dispatch()
         if under_way is None:

@@ -74,6 +74,7 @@ class _Conversation:
         self._claimed = claimed
         self._tools = tools
         self._rows: Sequence[PlayedTurn] = claimed.rows
+        self._unwritten: dict[int, PlayedTurn] = {}
         self._began = tools.grading.clock.now()
         self._cancel_asked = claimed.cancel_asked
         self._live = claimed.context.target.kind not in SIMULATED
@@ -91,6 +92,7 @@ class _Conversation:
             return end_run(self._claimed, self._rows, ended, self._tools)
         try:
             ended_by = self._play(agent, caller)
+            self._write()
         except (StoreUnavailable, LeaseLost):
             raise
         except Exception as error:
@@ -115,7 +117,11 @@ class _Conversation:
             taken = self._take(step, agent, caller)
             if isinstance(taken, Completion | Failure):
                 return taken
-            self._append(taken)
+            self._rows = merged(self._rows, taken)
+            self._unwritten |= taken
+            # A fixed line cost nothing and would be the same again: it is written with the answer to it.
+            if not isinstance(step, AskCaller | MakeMove) or _has_cost(taken):
+                self._write()
 
     def _stopped_by(self) -> Completion | None:
         if self._cancel_asked:
@@ -159,21 +165,26 @@ class _Conversation:
             return reply
         return replied(self._rows, reply.turns, latency_s=reply.latency_s, last=_of_reply(reply))
 
-    def _append(self, written: Written) -> None:
+    def _write(self) -> None:
         """Store what happened, in a transaction of its own, while the lease is ours; and look whether to stop."""
-        rows = merged(self._rows, written)
-        usage, cost = totals(rows)
-        played = Played(len(rows), now_s(rows), self._played_s(), usage, cost)
+        if not self._unwritten:
+            return
+        usage, cost = totals(self._rows)
+        played = Played(len(self._rows), now_s(self._rows), self._played_s(), usage, cost)
         asked: list[bool] = []
-        lease = self._claimed.lease
+        lease, written = self._claimed.lease, self._unwritten
         self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()
-        self._rows, self._cancel_asked = rows, asked[-1]
-        tell(self._claimed, rows, RunState.RUNNING, self._tools)
+        self._unwritten, self._cancel_asked = {}, asked[-1]
+        tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
 
     def _played_s(self) -> float:
         """Real seconds spent on this run by all workers that had it. What it waited in its row doesn't count."""
         now: datetime = self._tools.grading.clock.now()
         return self._claimed.played_s + (now - self._began).total_seconds()
+
+
+def _has_cost(written: Written) -> bool:
+    return any(row.cost_micro_usd != 0 or row.usage != Usage() for row in written.values())
 
 
 def _of_reply(reply: AgentReply) -> PlayedTurn:

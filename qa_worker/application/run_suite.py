@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from qa_worker import messages
 from qa_worker.application._run_record import SuiteTools, go_on
 from qa_worker.application.ports import Rescued
 from qa_worker.application.running import MOST_RUNS, WantedSuite
 from qa_worker.domain.agent_under_test import unknown_tools
-from qa_worker.domain.errors import InvalidInput
+from qa_worker.domain.errors import Collided, InvalidInput
 
 BATCH = 500
+_TRIES = 3
 
 
 def start_suite(wanted: WantedSuite, *, workspace_name: str, max_attempts: int, tools: SuiteTools) -> uuid.UUID:
@@ -105,7 +107,10 @@ def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
         work.commit()
     if known:
         # By now no run of it can begin any more. Where this process dies here, the dispatcher does the rest.
-        _apply_cancels(tools)
+        for _ in range(_TRIES):
+            with suppress(Collided):
+                _apply_cancels(tools)
+                break
     return known
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from qa_worker.adapters.postgres.engine import make_engine
 from qa_worker.adapters.postgres.migrate import revisions, upgrade
 from qa_worker.adapters.postgres.queries import PostgresQueries
+from qa_worker.adapters.postgres.stored_calls import stored_call
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.limits import Spending
@@ -99,6 +101,10 @@ class Client:
             in_flight_limit=self._settings.in_flight_limit,
             wanted=wanted,
         )
+
+    def call(self, call_id: uuid.UUID) -> Call | None:
+        """A call as it was handed over; None where nobody knows it. Raises StoreUnavailable."""
+        return stored_call(self._engine, call_id)
 
     def set_default_rubric(self, rubric: NamedRubric, *, workspace: str, agent: str | None) -> None:
         """Make this the rubric of a workspace or of one of its agents. Raises LookupError: no such agent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -22,8 +23,10 @@ from qa_worker.domain.rubric import JudgeKind
 from qa_worker.settings import Settings
 
 _MICRO = 1_000_000
-# More than is used until the next dispatch, so that a late one leaves no gap; less than may be booked ahead.
+# Sent is what is used until the next dispatch and a little more, so that a late one leaves no gap. Where dispatches come
+# late all the time (a machine that is short of CPU) it is more, up to what may be booked ahead.
 _SPARE_S = 0.5
+_AT_MOST_AHEAD_S = 2.0
 # As the client knows them; Valkey's own names mean the same.
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 
@@ -73,11 +76,14 @@ class SharedPace:
         self._loop = EventLoop()
         self._gate, self._limiter = shared_limits(chosen, redis_url(chosen))
         self._within_s = chosen.dispatch_every_s + _SPARE_S
+        self._asked_at = time.monotonic()
 
     def room(self, models: Collection[str]) -> Mapping[str, int]:
         """See the port."""
-        asked = room_for(models, gate=self._gate, limiter=self._limiter, within_s=self._within_s)
-        return self._loop.run(asked) if models else {}
+        now = time.monotonic()
+        late_s, self._asked_at = min(now - self._asked_at + _SPARE_S, _AT_MOST_AHEAD_S), now
+        within_s = max(self._within_s, late_s)
+        return self._loop.run(room_for(models, gate=self._gate, limiter=self._limiter, within_s=within_s))
 
     def close(self) -> None:
         """Give the connections back."""

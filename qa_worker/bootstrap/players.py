@@ -35,6 +35,7 @@ from qa_worker.settings import Settings
 SECRET_PREFIX = "QA_AGENT_SECRET_"  # noqa: S105 - the beginning of names, no secret
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _CONNECT_S = 5.0
+_LONGEST_READ_S = 600.0
 _KEPT_ALIVE = 64
 _NO_KEY = "Set ANTHROPIC_API_KEY"
 
@@ -118,7 +119,8 @@ class WorkerPlayers:
             key.get_secret_value(),
             now=SystemClock().now,
             base_url=chosen.anthropic_base_url,
-            timeouts=Timeouts(connect_s=chosen.judge_connect_timeout_s, read_s=chosen.judge_read_timeout_s),
+            # a scenario may give a reply more time than a judge gets: its own deadline ends each request
+            timeouts=Timeouts(connect_s=chosen.judge_connect_timeout_s, read_s=_LONGEST_READ_S),
         )
         gate, limiter = shared_limits(chosen, redis_url(chosen))
         calls = ModelCalls(budget=budget(chosen, self._engine), gate=gate, limiter=limiter)

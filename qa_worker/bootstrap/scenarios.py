@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Engine
 
-from qa_worker.adapters.agents.scripted import ScriptedAgent, ScriptedCaller
 from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.suite_queries import PostgresSuiteQueries
@@ -17,7 +16,6 @@ from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.adapters.redis.progress import RedisProgress
 from qa_worker.application._grading import Tools
 from qa_worker.application._run_record import RunTools, SuiteTools
-from qa_worker.application.playing import AgentKind, AgentPlayer, CallerPlayer, PlayContext
 from qa_worker.application.ports import Rescued, UnitOfWorkFactory
 from qa_worker.application.run_scenario import run_scenario
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs, start_suite
@@ -25,35 +23,18 @@ from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgres
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import redis_url
-from qa_worker.domain.errors import InvalidInput
+from qa_worker.bootstrap.players import WorkerPlayers
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.playback import PlayedTurn
 from qa_worker.domain.suite import SuiteResult
 from qa_worker.settings import Settings
 
 
-class ScriptedPlayers:
-    """Implements the port `Players` with fixed words only."""
-
-    def agent(self, context: PlayContext) -> AgentPlayer:
-        """See the port."""
-        if context.target.kind is not AgentKind.SCRIPTED:
-            kind = context.target.kind.value
-            raise InvalidInput("target.kind", f"this worker has no player for {kind}", "Run it where there is one")
-        return ScriptedAgent(context.agent.script)
-
-    def caller(self, context: PlayContext) -> CallerPlayer:
-        """See the port."""
-        if not context.scenario.lines:
-            fix = "Give the scenario lines, or a worker that has a key"
-            raise InvalidInput("play", "this worker has no model to play the caller", fix)
-        return ScriptedCaller()
-
-
 class ScenarioJobs:
     """What the tasks about runs call."""
 
     def __init__(self, chosen: Settings, engine: Engine, grading: Tools, publisher: Publisher) -> None:
+        self._players = WorkerPlayers(chosen, engine)
         self._leases = LeaseKeeper(engine, lease_s=chosen.lease_s, table=runs)
         self._progress = RedisProgress(redis_url(chosen))
         self._resend_after_s = chosen.resend_after_s
@@ -61,7 +42,7 @@ class ScenarioJobs:
         self._tools = RunTools(
             suites=SuiteTools(grading.uow, grading.clock, chosen.run_in_flight_limit),
             grading=grading,
-            players=ScriptedPlayers(),
+            players=self._players,
             leases=self._leases,
             settling=DirectRecords(grading.uow, patience_s=chosen.lease_s),
             progress=self._progress,
@@ -87,6 +68,7 @@ class ScenarioJobs:
         """Give the connections back."""
         self._leases.close()
         self._progress.close()
+        self._players.close()
 
 
 class Suites:

@@ -71,7 +71,7 @@ def show(alert: Annotated[uuid.UUID, typer.Argument(help="The alert's id.")], as
 
 
 @app.command("test")
-def test(
+def try_(
     endpoint: Annotated[str, typer.Argument(help="The endpoint's name.")],
     workspace: Workspace = "default",
     as_json: AsJson = False,

@@ -41,6 +41,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing el
 
 @app.command("list")
 def list_(
+    *,
     kind: Kind = None,
     queue: QueueName = None,
     workspace: Workspace = None,
@@ -86,6 +87,7 @@ def show(letter: Annotated[uuid.UUID, typer.Argument(help="The letter's id.")], 
 
 @app.command("replay")
 def replay(
+    *,
     ids: Ids = None,
     kind: Kind = None,
     queue: QueueName = None,
@@ -125,6 +127,7 @@ def replay(
 
 @app.command("discard")
 def discard(
+    *,
     ids: Ids = None,
     kind: Kind = None,
     queue: QueueName = None,

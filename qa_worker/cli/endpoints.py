@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -24,7 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing el
 
 @app.command("add")
 def add(
-    url: Annotated[str, typer.Option(help="Where alerts are sent. It is kept encrypted and never shown again.")],
+    url: Annotated[
+        str, typer.Option(help="Where alerts are sent, kept encrypted and never shown again; - reads it from stdin.")
+    ],
     kind: Annotated[EndpointKind, typer.Option(help="How the receiver is spoken to.")] = EndpointKind.WEBHOOK,
     name: Annotated[str | None, typer.Option(help="How rules and commands call it; its kind unless given.")] = None,
     workspace: Workspace = "default",
@@ -32,6 +35,8 @@ def add(
 ) -> None:
     """Add a receiver. A webhook's secret is printed this once; its receiver checks signatures with it."""
     chosen = name or kind.value
+    # A URL that is a secret, as Slack's is, need not stand in the shell's history.
+    url = sys.stdin.readline().strip() if url == "-" else url
     with existing() as client:
         made = client.alerts.add_endpoint(workspace=workspace, name=chosen, kind=kind, url=url)
     if as_json:

@@ -17,7 +17,7 @@ from qa_worker import bootstrap
 from qa_worker.application.ports import Wanted
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted
-from qa_worker.cli import render
+from qa_worker.cli import demo_scenarios, render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing_or_temporary
 from qa_worker.domain.call import Call
@@ -76,7 +76,9 @@ def evaluate(
         accepted, conflicts = _submit(place.client, read.calls, workspace=workspace, wanted=Wanted(named, judge))
         views = _wait(place.client, [a.evaluation_id for a in accepted], timeout_s=timeout)
         elapsed_s = time.monotonic() - began
-    _print(views, as_json=as_json, elapsed_s=elapsed_s, earlier=sum(not a.created for a in accepted))
+        _print(views, as_json=as_json, elapsed_s=elapsed_s, earlier=sum(not a.created for a in accepted))
+        if samples and not as_json:
+            demo_scenarios.play_samples(place.client, workspace=workspace)
     if place.temporary and not all(view.final for view in views):
         errors.print("The temporary stack is gone, and the unfinished calls with it. `qa-worker up` keeps one running.")
     raise typer.Exit(_exit_code(views, bad=read.bad + conflicts, missing=len(accepted) - len(views), fail_on=fail_on))

@@ -22,6 +22,7 @@ from qa_worker.cli import (
     retry,
     rubric,
     rules,
+    scenarios,
     show,
     stack,
 )
@@ -55,6 +56,7 @@ app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(rubric.app, name="rubric")
+app.add_typer(scenarios.app, name="scenarios")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing el
 
 @app.command("add")
 def add(
+    *,
     kind: Annotated[RuleKind, typer.Option(help="What it looks at.")],
     name: Annotated[str | None, typer.Option(help="Its name; its kind unless given.")] = None,
     severity: Annotated[AlertSeverity, typer.Option(help="How loud its alerts are.")] = AlertSeverity.WARNING,

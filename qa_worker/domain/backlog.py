@@ -59,6 +59,7 @@ class Standing(StrEnum):
 
 
 TO_DO = frozenset({Standing.NEW, Standing.MOVED})
+MOVABLE = frozenset({Lane.BACKLOG, Lane.BATCH})
 
 
 def lane_for(via: Via, judge: JudgeKind) -> Lane:
@@ -73,7 +74,7 @@ def lane_for(via: Via, judge: JudgeKind) -> Lane:
 def standing(state: WorkState | None, lane: Lane | None, *, wanted: Lane) -> Standing:
     """What becomes of a call whose evaluation is in this state and lane (None: it has none) when it should be in `wanted`.
 
-    Live work stays what it is: it was promised soon, and a batch may take a day.
+    Live work stays what it is: it was promised soon, and a batch may take a day. So does what a run waits for.
     """
     if state is None:
         return Standing.NEW
@@ -83,7 +84,7 @@ def standing(state: WorkState | None, lane: Lane | None, *, wanted: Lane) -> Sta
         return Standing.UNDER_WAY
     if lane is wanted:
         return Standing.THERE
-    return Standing.LIVE if lane is Lane.LIVE else Standing.MOVED
+    return Standing.MOVED if lane in MOVABLE else Standing.LIVE
 
 
 def batches_needed(*, requests: int, body_bytes: int, max_requests: int, max_bytes: int) -> int:

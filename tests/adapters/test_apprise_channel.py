@@ -60,6 +60,15 @@ def test_a_service_that_takes_nothing_is_tried_again() -> None:
     assert (answer.failure.kind, answer.failure.code) == (FailureKind.TRANSIENT, "not_taken")
 
 
+def test_a_fault_of_the_library_is_raised_where_it_is_waited_for() -> None:
+    class Broken(Service):
+        def notify(self, body: str, title: str, notify_type: str) -> bool:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        AppriseChannel(timeout_s=5, load=lambda _target: Broken()).send(_parcel())
+
+
 def test_a_service_that_hangs_is_left_behind() -> None:
     released = threading.Event()
     channel = AppriseChannel(timeout_s=0.02, load=lambda _target: Service(waits_for=released))

@@ -309,6 +309,19 @@ def test_every_agent_has_the_rubric_that_holds_for_it(uow: UnitsOfWork) -> None:
         assert len(connection.execute(select(evaluations.c.rubric_version_id).distinct()).all()) == 2
 
 
+def test_conversations_of_scenario_runs_are_never_chosen(uow: UnitsOfWork) -> None:
+    grade(uow, "run", rubric=OLD)
+    grade(uow, "played", rubric=OLD)
+    grade(uow, "played")
+    with uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(lane="run"))
+    store(uow, "call")
+
+    assert (preview(uow).calls, preview(uow).skipped) == (1, {})
+    assert submit(uow).calls == 1
+    assert compare(queries=PostgresBacklogQueries(uow.engine), selection=EVERY, rubric=None, keep=1).graded == 0
+
+
 # -- what changed
 
 

@@ -34,6 +34,7 @@ def test_a_batch_of_the_rules_judge_is_refused_with_the_way_out() -> None:
         (WorkState.PENDING, Lane.BATCH, Standing.THERE),
         (WorkState.PENDING, Lane.BACKLOG, Standing.MOVED),
         (WorkState.PENDING, Lane.LIVE, Standing.LIVE),
+        (WorkState.PENDING, Lane.RUN, Standing.LIVE),
         (WorkState.QUEUED, Lane.BACKLOG, Standing.UNDER_WAY),
         (WorkState.RUNNING, Lane.BATCH, Standing.UNDER_WAY),
         (WorkState.DEAD, Lane.BATCH, Standing.DEAD),

@@ -35,8 +35,8 @@ def a_suite(*scenarios: Scenario, repeats: int = 1, max_parallel: int = 64) -> W
 
 def turns(system: System) -> dict[tuple[uuid.UUID, int], Any]:
     with system.engine.connect() as connection:
-        rows = connection.execute(select(run_turns.c.run_id, run_turns.c.index, run_turns.c.created_at))
-        return {(row.run_id, row.index): row.created_at for row in rows}
+        rows = connection.execute(select(run_turns.c.run_id, run_turns.c.index.label("place"), run_turns.c.created_at))
+        return {(row.run_id, row.place): row.created_at for row in rows}
 
 
 def under_way(system: System) -> int:

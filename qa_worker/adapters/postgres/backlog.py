@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast,
 from qa_worker.adapters.postgres.tables import agent_versions, agents, attempts, calls, evaluations
 from qa_worker.application.batching import AgentKey, Candidate, StoredSize
 from qa_worker.application.ports import CallKey
-from qa_worker.domain.backlog import Choice, Selection
+from qa_worker.domain.backlog import MOVABLE, Choice, Selection
 from qa_worker.domain.call import CallId, WorkspaceId, workspace_id
 from qa_worker.domain.work import Lane, WorkState
 
@@ -23,6 +23,9 @@ AGENT_CHARS = func.length(agent_versions.c.instructions) + func.length(cast(agen
 SIZE_COLUMNS = (CALL_CHARS.label("call_chars"), calls.c.turn_count, AGENT_CHARS.label("agent_chars"))
 
 _LATEST = 2000
+# A conversation of a scenario's run is graded with the run, by its rubric, and is no call of production.
+_RUN = evaluations.alias("run")
+_OF_A_RUN = select(_RUN.c.id).where(_RUN.c.call_id == calls.c.id, _RUN.c.lane == Lane.RUN.value).exists()
 _MINE = evaluations.alias("mine")
 _CURRENT = evaluations.alias("current")
 
@@ -46,7 +49,7 @@ class PostgresBacklog:
 
     def count(self, agent: AgentKey, selection: Selection) -> int:
         """See the port."""
-        counted = select(func.count()).where(calls.c.agent_id == agent.id, *received(selection))
+        counted = select(func.count()).where(calls.c.agent_id == agent.id, *received(selection), ~_OF_A_RUN)
         return int(self._connection.execute(counted).scalar_one())
 
     def candidates(
@@ -71,7 +74,8 @@ class PostgresBacklog:
 
     def move(self, evaluation_ids: Sequence[uuid.UUID], lane: Lane) -> int:
         """See the port."""
-        waiting = (evaluations.c.state == WorkState.PENDING.value) & (evaluations.c.lane != Lane.LIVE.value)
+        movable = evaluations.c.lane.in_([one.value for one in MOVABLE])
+        waiting = (evaluations.c.state == WorkState.PENDING.value) & movable
         moved = self._connection.execute(
             update(evaluations)
             .where(evaluations.c.id == func.any(list(evaluation_ids)), waiting)
@@ -120,7 +124,7 @@ def _candidates(agent: AgentKey, version_id: uuid.UUID, selection: Selection) ->
         .outerjoin(_MINE, mine)
         .outerjoin(_CURRENT, current)
         .where(calls.c.agent_id == agent.id, _MINE.c.state.is_distinct_from(WorkState.DONE.value))
-        .where(*received(selection))
+        .where(*received(selection), ~_OF_A_RUN)
     )
     match selection.choice:
         case Choice.MISSING:

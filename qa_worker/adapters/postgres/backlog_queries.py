@@ -138,7 +138,7 @@ _PAIRS = (
     .join(_VERSION_NOW, _VERSION_NOW.c.id == _CURRENT.c.rubric_version_id)
     .join(_RUBRIC_NOW, _RUBRIC_NOW.c.id == _VERSION_NOW.c.rubric_id)
     .outerjoin(_BEFORE, literal(value=True))
-    .where(_CURRENT.c.is_current)
+    .where(_CURRENT.c.is_current, _CURRENT.c.lane != Lane.RUN.value)
 )
 
 

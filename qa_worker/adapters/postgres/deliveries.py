@@ -139,7 +139,7 @@ class PostgresDeliveries:
         expired = self._work.expired(limit=limit)
         if not expired:
             return 0, 0
-        self._connection.execute(plain_insert(delivery_attempts), [_abandoned(row) for row in expired])
+        self._connection.execute(_TRY, [_abandoned(row) for row in expired])
         freed = [row.id for row in expired if row.attempt < row.max_attempts]
         if freed:
             self._work.free(freed)
@@ -165,20 +165,19 @@ class PostgresDeliveries:
                 return False
             raise
         answer = record.answer
-        self._connection.execute(
-            plain_insert(delivery_attempts).values(
-                id=lease.token,
-                delivery_id=lease.work_id,
-                attempt=lease.attempt,
-                result=record.result,
-                started_at=lease.started_at,
-                ended_at=record.ended_at,
-                status_code=answer.status,
-                duration_ms=answer.duration_ms,
-                response_head=answer.head,
-                **failure_values(record),
-            )
-        )
+        attempt = {
+            "id": lease.token,
+            "delivery_id": lease.work_id,
+            "attempt": lease.attempt,
+            "result": record.result,
+            "started_at": lease.started_at,
+            "ended_at": record.ended_at,
+            "status_code": answer.status,
+            "duration_ms": answer.duration_ms,
+            "response_head": answer.head,
+            **failure_values(record),
+        }
+        self._connection.execute(_TRY, attempt)
         return True
 
     def _bury_waiting(self, which: ColumnElement[bool], failure: Failure, *, limit: int) -> int:
@@ -197,6 +196,8 @@ class PostgresDeliveries:
 
 # The sweep takes the rest.
 _AT_ONCE = 1000
+# Built once: building a statement costs more than running it.
+_TRY = plain_insert(delivery_attempts)
 _OTHER = deliveries.alias("other")
 # Counted by the claim itself, while the gate is locked, so that no two claims count the same room.
 _RUNNING = select(func.count()).where(

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row, Select, Uuid, bindparam, case, column, func, select, true, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
 from qa_worker.adapters.postgres.plain_json import from_plain
@@ -83,40 +83,32 @@ class PostgresRuns:
 
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
         """See the port."""
-        asked = self._mine(
-            lease,
-            turn_count=played.turns,
-            clock_s=played.clock_s,
-            played_s=played.played_s,
-            cost_micro_usd=played.cost_micro_usd,
-            **asdict(played.usage),
-        )
-        rows = [_turn_values(lease.work_id, index, turn) for index, turn in sorted(written.items())]
-        insertion = insert(run_turns).values(rows)
-        self._connection.execute(
-            insertion.on_conflict_do_update(
-                index_elements=[run_turns.c.run_id, run_turns.c.index],
-                # Only what is heard of a turn can change, when the caller cuts it.
-                set_={"content": insertion.excluded.content},
-            )
-        )
-        return asked
-
-    def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
-        """See the port."""
-        self._mine(lease, completion=completion.value, call_id=call_id, evaluation_id=evaluation_id)
-
-    def _mine(self, lease: Lease, **values: Any) -> bool:
-        """Write to the row while the lease is ours; whether a cancel was asked for."""
         row = self._connection.execute(
-            update(runs)
-            .where(runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING)
-            .values(values)
-            .returning(runs.c.cancel_requested_at)
+            _APPEND,
+            {
+                "run_id": lease.work_id,
+                "token": lease.token,
+                "turns": played.turns,
+                "clock": played.clock_s,
+                "played": played.played_s,
+                "cost": played.cost_micro_usd,
+                **{f"used_{name}": value for name, value in asdict(played.usage).items()},
+                "rows": [_turn_values(index, turn) for index, turn in sorted(written.items())],
+            },
         ).one_or_none()
         if row is None:
             raise LeaseLost(str(lease.work_id))
         return row.cancel_requested_at is not None
+
+    def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
+        """See the port."""
+        closed = self._connection.execute(
+            update(runs)
+            .where(runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING)
+            .values(completion=completion.value, call_id=call_id, evaluation_id=evaluation_id)
+        )
+        if closed.rowcount != 1:
+            raise LeaseLost(str(lease.work_id))
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, failure: Failure) -> None:
         """See the port."""
@@ -187,6 +179,42 @@ _CLAIMED = (
 )
 
 
+def _append() -> Select[Any]:
+    """One statement, built once: the run's totals while the lease holds, and its turns only with them."""
+    mine = (
+        update(runs)
+        .where(
+            runs.c.id == bindparam("run_id", type_=Uuid),
+            runs.c.lease_token == bindparam("token", type_=Uuid),
+            runs.c.state == WorkState.RUNNING.value,
+        )
+        .values(
+            turn_count=bindparam("turns"),
+            clock_s=bindparam("clock"),
+            played_s=bindparam("played"),
+            cost_micro_usd=bindparam("cost"),
+            **{name: bindparam(f"used_{name}") for name in _USAGE},
+        )
+        .returning(runs.c.id, runs.c.cancel_requested_at)
+        .cte("mine")
+    )
+    columns = [run_turns.c[name] for name in ("index", "role", "content", "cost_micro_usd", *_USAGE)]
+    typed = [column(one.name, one.type) for one in columns]
+    given = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(*typed).render_derived(with_types=True)
+    insertion = insert(run_turns).from_select(
+        ["run_id", *(one.name for one in columns)], select(mine.c.id, *given.c).select_from(mine.join(given, true()))
+    )
+    written = insertion.on_conflict_do_update(
+        index_elements=[run_turns.c.run_id, run_turns.c.index],
+        # Only what is heard of a turn can change, when the caller cuts it.
+        set_={"content": insertion.excluded.content},
+    ).cte("written")
+    return select(mine.c.cancel_requested_at).add_cte(written)
+
+
+_APPEND = _append()
+
+
 def cancel_where(connection: Connection, which: Any) -> None:
     """Cancel what waits of these runs, and ask it of those that run. What is final stays as it is."""
     cancelled = connection.execute(
@@ -247,9 +275,8 @@ def _played(row: Row[Any]) -> PlayedTurn:
     return played_from_json({**row.content, "usage": usage, "cost_micro_usd": row.cost_micro_usd})
 
 
-def _turn_values(run_id: uuid.UUID, index: int, turn: PlayedTurn) -> dict[str, Any]:
+def _turn_values(index: int, turn: PlayedTurn) -> dict[str, Any]:
     return {
-        "run_id": run_id,
         "index": index,
         "role": turn.turn.role.value,
         "content": played_to_json(turn),

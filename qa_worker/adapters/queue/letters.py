@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from kombu import Message
+from kombu import Connection, Message
 from kombu import Producer as KombuProducer
 
 from qa_worker.adapters.queue.guarded_redis import Transport
@@ -33,11 +33,11 @@ class BrokerLetterQueue:
     """Implements the port `LetterQueue`. Connects with its first use; threads may share one."""
 
     def __init__(self, broker_url: str, clock: Clock) -> None:
-        guarded = Transport if broker_url.startswith(("redis", "valkey")) else None
-        self._connection = connect(broker_url, transport=guarded)
-        self._errors = broker_errors(self._connection)
+        self._broker_url = broker_url
         self._clock = clock
         self._lock = threading.Lock()
+        self._connection = self._new_connection()
+        self._errors = broker_errors(self._connection)
 
     def publish(self, notices: Sequence[Notice]) -> None:
         """See the port."""
@@ -77,6 +77,10 @@ class BrokerLetterQueue:
         with self._lock:
             self._connection.release()
 
+    def _new_connection(self) -> Connection:
+        on_redis = self._broker_url.startswith(("redis", "valkey"))
+        return connect(self._broker_url, transport=Transport if on_redis else None)
+
     def _publish(self, bodies: Sequence[dict[str, Any]]) -> None:
         # A connection that broke while it idled is found broken now. What lies there twice is harmless.
         with suppress(StoreUnavailable):
@@ -104,6 +108,8 @@ class BrokerLetterQueue:
                     yield channel
             except self._errors as error:
                 self._connection.release()
+                # One that was released gives no channel any more.
+                self._connection = self._new_connection()
                 raise StoreUnavailable(f"the broker can't be reached: {type(error).__name__}") from error
 
     def _read(self, message: Message) -> Notice | UnreadMessage:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -120,3 +123,19 @@ def test_what_may_be_shown_of_a_target_is_its_scheme_and_host() -> None:
 
     assert channel.check("https://hooks.example.com:8443/T0/secret?key=1") == "https://hooks.example.com"
     assert channel.check("https://[2606:4700::1111]/x") == "https://[2606:4700::1111]"
+
+
+def test_the_check_in_the_documentation_works() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "def is_genuine" in block]
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - our own page
+    is_genuine = names["is_genuine"]
+    current, previous = new_secret(), new_secret()
+    headers = _headers(current, previous)
+
+    assert is_genuine(current, headers, BODY)
+    assert is_genuine(previous, headers, BODY)
+    assert not is_genuine(new_secret(), headers, BODY)
+    assert not is_genuine(current, headers, BODY + b" ")
+    assert not is_genuine(current, _headers(current, sent_at=datetime.now(UTC) - timedelta(minutes=6)), BODY)

@@ -1,0 +1,179 @@
+"""How the result of a suite looks on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from qa_worker.application.running import SuiteLine, SuiteState
+from qa_worker.cli.render import dollars, plain
+from qa_worker.cli.scenario_live import COLOURS, counted
+from qa_worker.domain.evaluation import Finding
+from qa_worker.domain.rubric import Severity
+from qa_worker.domain.run import MEASURED, RunState
+from qa_worker.domain.statistics import Rate
+from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
+
+_MOST_FINDINGS = 8
+_MOST_UNMEASURED = 8
+_MOST_NAMES = 10
+_WORST_FIRST = (Severity.CRITICAL, Severity.MAJOR, Severity.MINOR)
+
+
+def scenario_table(result: SuiteResult) -> Table:
+    """One row a scenario: how often it passed, and why not."""
+    table = Table(box=box.SIMPLE_HEAD, title="Scenarios", title_justify="left", pad_edge=False)
+    for heading in ("Scenario", "State"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Passed", "Score"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Why", no_wrap=True, overflow="ellipsis")
+    for scenario in result.scenarios:
+        table.add_row(
+            plain(scenario.scenario),
+            _state(scenario),
+            f"{scenario.rate.successes}/{scenario.rate.n}",
+            _score(scenario),
+            plain(_why(scenario)),
+        )
+    return table
+
+
+def summary(result: SuiteResult) -> Panel:
+    """The pass rate with its interval, pass^k, flaky scenarios, what was not measured, the worst findings."""
+    version = f" {result.agent_version}" if result.agent_version else ""
+    title = plain(f"{result.name}: agent {result.agent}{version}")
+    return Panel(Group(*_lines(result)), title=title, title_align="left", expand=False)
+
+
+def brief(result: SuiteResult) -> str:
+    """The same in one line."""
+    flaky = sum(scenario.flaky for scenario in result.scenarios)
+    parts = [f"[bold]{plain(result.name)}[/bold]", share(result.rate), f"runs: {counted(result.states)}"]
+    if flaky:
+        parts.append(f"{flaky} flaky")
+    return "; ".join(parts)
+
+
+def share(rate: Rate) -> str:
+    """A rate with its denominator and interval, or that nothing was measured."""
+    if rate.value is None:
+        return "nothing was measured"
+    low, high = rate.interval.low, rate.interval.high
+    return f"{rate.value:.0%} passed ({rate.successes} of {rate.n} measured; 95% interval {low:.0%} to {high:.0%})"
+
+
+def _lines(result: SuiteResult) -> Iterator[str]:
+    unmeasured = [run for run in result.counted if run.state not in MEASURED]
+    yield f"[bold]Runs[/bold]          {len(result.counted)}: {counted(result.states)}{_took(result)}"
+    yield f"[bold]Pass rate[/bold]     {share(result.rate)}"
+    if len(result.pass_hat) > 1:
+        kept = [(one.k, one.value, one.scenarios) for one in result.pass_hat if one.value is not None]
+        values = ", ".join(f"pass^{k} {value:.0%} ({n} scenarios)" for k, value, n in (kept[0], kept[-1]))
+        yield f"[bold]Reliability[/bold]   {values}"
+    flaky = [scenario for scenario in result.scenarios if scenario.flaky]
+    if flaky:
+        yield f"[bold]Flaky[/bold]         {len(flaky)} of {len(result.scenarios)}: {plain(_names(flaky))}"
+    yield f"[bold]Not measured[/bold]  {len(unmeasured)} of {len(result.counted)} runs{_spoilt(result)}"
+    for run in unmeasured[:_MOST_UNMEASURED]:
+        yield f"  {run.state.value:<9} {plain(_run_name(run))}: {plain(run.why)}"
+    yield from _more(len(unmeasured) - _MOST_UNMEASURED)
+    yield f"[bold]Cost[/bold]          {_cost(result)}"
+    yield from _findings(result)
+
+
+def _findings(result: SuiteResult) -> Iterator[str]:
+    found = [(run, finding) for run in result.counted if run.state is RunState.FAILED for finding in run.findings]
+    if not found:
+        return
+    yield "[bold]Worst findings[/bold]"
+    # One finding of each run comes before the second of any: the worst of each is what there is to see.
+    ranked = sorted(found, key=lambda pair: (_rank(pair[1]), _place(pair[0], pair[1])))
+    for run, finding in ranked[:_MOST_FINDINGS]:
+        where = "" if finding.turn is None else f", turn {finding.turn}"
+        quote = f' "{finding.quote}"' if finding.quote else ""
+        line = f"{finding.severity.value:<8} {_run_name(run)}{where}: {finding.explanation}{quote}"
+        yield f"  [{'red' if finding.severity is Severity.CRITICAL else 'yellow'}]-[/] {plain(line)}"
+    yield from _more(len(found) - _MOST_FINDINGS)
+
+
+def _rank(finding: Finding) -> int:
+    return _WORST_FIRST.index(finding.severity)
+
+
+def _place(run: RunResult, finding: Finding) -> int:
+    return sorted(run.findings, key=_rank).index(finding)
+
+
+def _more(left: int) -> Iterator[str]:
+    if left > 0:
+        yield f"  and {left} more: `qa-worker scenarios report SUITE_RUN --json` has them all"
+
+
+def _state(scenario: ScenarioResult) -> Text:
+    if scenario.flaky:
+        return Text("flaky", style="yellow")
+    states = {run.state for run in scenario.runs}
+    worst = next(state for state in reversed(RunState) if state in states)
+    shown = RunState.FAILED if RunState.FAILED in states else worst
+    return Text(shown.value, style=COLOURS[shown])
+
+
+def _score(scenario: ScenarioResult) -> str:
+    scores = [run.overall for run in scenario.runs if run.overall is not None and run.state in MEASURED]
+    return f"{sum(scores) / len(scores):.0f}" if scores else "-"
+
+
+def _why(scenario: ScenarioResult) -> str:
+    return next((run.why for run in scenario.runs if run.state is not RunState.PASSED), "")
+
+
+def _run_name(run: RunResult) -> str:
+    return f"{run.scenario} #{run.repeat}"
+
+
+def _names(scenarios: Sequence[ScenarioResult]) -> str:
+    names = [scenario.scenario for scenario in scenarios[:_MOST_NAMES]]
+    left = len(scenarios) - len(names)
+    return ", ".join(names) + (f" and {left} more" if left else "")
+
+
+def _spoilt(result: SuiteResult) -> str:
+    return f"; {result.spoilt} attempts were spoilt by the simulated caller and played again" if result.spoilt else ""
+
+
+def _took(result: SuiteResult) -> str:
+    if result.started_at is None or result.completed_at is None:
+        return ""
+    return f", in {(result.completed_at - result.started_at).total_seconds():.1f} s"
+
+
+def _cost(result: SuiteResult) -> str:
+    known = sum(run.cost_micro_usd or 0 for run in result.runs)
+    unknown = sum(run.cost_micro_usd is None for run in result.runs)
+    return dollars(known) + (f", and {unknown} of {len(result.runs)} runs with an unknown price" if unknown else "")
+
+
+def recent_table(suites: Sequence[SuiteLine]) -> Table:
+    """Suite runs, the latest first."""
+    table = Table(box=box.SIMPLE_HEAD, title="Suite runs", title_justify="left", pad_edge=False)
+    for heading in ("Id", "Suite", "Agent", "State", "Begun (UTC)", "Runs"):
+        table.add_column(heading, no_wrap=heading != "Runs")
+    for suite in suites:
+        runs = ", ".join(f"{number} {state.value}" for state, number in sorted(suite.runs.items()))
+        agent = " ".join(filter(None, (suite.agent, suite.label)))
+        style = "cyan" if suite.state is SuiteState.RUNNING else ""
+        table.add_row(
+            str(suite.id),
+            plain(suite.name),
+            plain(agent),
+            Text(suite.state.value, style=style),
+            f"{suite.created_at:%Y-%m-%d %H:%M}",
+            runs,
+        )
+    return table
