@@ -6,11 +6,11 @@ One judge call for each transcript, all with the same number at once; our pipeli
 the first run, each into a folder of its own under benchmarks/.peers/ (2.5 GB, most of it promptfoo's); one that can't be
 installed is left out. About 3 minutes, and 4 more for installing.
 
-Time and CPU count from the first request that the server sees, so start-up is no part of them, to the end of a tool's
-process, or to our last stored verdict. CPU is that of a tool's whole process tree; of ours that of the worker, the
-dispatcher, the database and the broker together. Ours stores its verdicts durably, and its requests are longer than
-theirs by the rubric and the agent's policy, some 11 KB. Memory is a tool's tree, and of ours the worker process. The ratios
-are a row's figures divided by those of the first row.
+Start-up is no part of the figures: each tool runs twice, with one transcript and with all, and the difference counts; ours
+runs already, and counts from the first claim to the last stored verdict. CPU is that of a tool's whole process tree, and of
+ours that of the worker, the dispatcher, the database and the broker together. Ours stores its verdicts durably, and its
+requests are longer than theirs by the rubric and the agent's policy, some 11 KB. Memory is that of a tool's tree, and of ours
+that of the worker process. The ratios are a row's figures divided by those of the first row.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def transcripts(calls: int) -> list[str]:
     return [user_text(call.transcript, expected=call.expected, evidence=Evidence(), started_at=None) for call in made]
 
 
-def measured(peer: Peer, system: Rig, *, texts: list[str], at_once: int) -> dict[str, Any]:
-    """The row of a tool.
+def run(peer: Peer, system: Rig, texts: list[str], at_once: int) -> Taken:
+    """Grade these transcripts, on a server that has forgotten all before.
 
     Raises:
         CannotInstallError: as it says.
@@ -53,36 +53,39 @@ def measured(peer: Peer, system: Rig, *, texts: list[str], at_once: int) -> dict
     system.control({"reset": True, "default": {"do": "said", "text": peer.answer}})
     with tempfile.TemporaryDirectory(prefix="qa-peer-", ignore_cleanup_errors=True) as name:
         work = Work(Path(name), texts, at_once, system.api_url)
-        taken = watched(
-            peer.command(home, work),
-            environment(peer, work),
-            work.folder,
-            begun=lambda: system.stats()["requests"] > 0,
-        )
+        taken = watched(peer.command(home, work), environment(peer, work), work.folder)
     scored = peer.graded(taken.output)
     if scored != len(texts):
         raise FailedError(f"{scored} of {len(texts)} were graded: {taken.output[-2000:]}")
+    return taken
+
+
+def measured(peer: Peer, system: Rig, *, texts: list[str], at_once: int, latency_s: float) -> dict[str, Any]:
+    """The row of a tool. Raises what `run` raises."""
+    one = run(peer, system, texts[:1], at_once)
+    many = run(peer, system, texts, at_once)
     stats = system.stats()
     return {
         "case": peer.name,
         "version": peer.requirements[0],
-        "graded": scored,
+        "graded": len(texts),
         "llm_calls": stats["requests"],
         "in_flight": stats["max_in_flight"],
-        **figures(taken, scored),
+        **figures(one, many, scored=len(texts), latency_s=latency_s),
     }
 
 
-def figures(taken: Taken, scored: int) -> dict[str, float]:
-    """What grading took, from the first request to the end of the process, and what starting took."""
-    wall_s = taken.wall_s - taken.start_s
+def figures(one: Taken, many: Taken, *, scored: int, latency_s: float) -> dict[str, float]:
+    """What grading takes: the run of all less what the run of one shows to be start and end of the program."""
+    start_s = one.wall_s - latency_s
+    wall_s = many.wall_s - start_s
     return {
         "wall_s": round(wall_s, 2),
         "evaluations_per_s": round(scored / wall_s, 1),
-        "cpu_ms": round(1000 * (taken.cpu_s - taken.start_cpu_s) / scored, 2),
-        "rss_mb": round(taken.rss_mb),
-        "start_s": round(taken.start_s, 1),
-        "start_cpu_s": round(taken.start_cpu_s, 1),
+        "cpu_ms": round(1000 * (many.cpu_s - one.cpu_s) / (scored - 1), 2),
+        "rss_mb": round(many.rss_mb),
+        "start_s": round(start_s, 1),
+        "start_cpu_s": round(one.cpu_s, 1),
     }
 
 
@@ -126,7 +129,7 @@ def main() -> int:
     with rig(latency_s=options.latency) as system:
         for peer in chosen:
             try:
-                rows.append(measured(peer, system, texts=texts, at_once=options.at_once))
+                rows.append(measured(peer, system, texts=texts, at_once=options.at_once, latency_s=options.latency))
             except CannotInstallError as error:
                 left_out.append(f"{peer.name} left out: {error}")
             except FailedError as error:
@@ -135,6 +138,9 @@ def main() -> int:
         rows = [with_ratios(row, rows[0]) for row in rows]
     print(f"{options.calls} transcripts, {options.at_once} at once; CPU in ms an evaluation")
     print(table(["", *_COLUMNS], [_cells(row) for row in rows]))
+    for row in rows:
+        if "cpu_ms_by_part" in row:
+            print(f"CPU of {row['case']}:", ", ".join(f"{part} {ms}" for part, ms in row["cpu_ms_by_part"].items()))
     for line in (*left_out, *failed):
         print(line)
     save("peers", {"cores": psutil.cpu_count(), **sizes, "results": rows, "left_out": left_out, "failed": failed})

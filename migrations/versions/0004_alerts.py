@@ -319,6 +319,13 @@ def _make_deliveries() -> None:
         postgresql_where=sa.text("replay_of IS NOT NULL"),
     )
     op.create_index(
+        "ix_deliveries_under_way",
+        "deliveries",
+        ["endpoint_id"],
+        unique=False,
+        postgresql_where=sa.text("state IN ('queued', 'running')"),
+    )
+    op.create_index(
         "ix_deliveries_running",
         "deliveries",
         ["lease_until"],

@@ -6,8 +6,7 @@ A message that comes again skips what is done; a worker that dies loses the leas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -23,14 +22,14 @@ from qa_worker.application._grading import (
     record_malformed,
     request_for,
 )
+from qa_worker.application._later import Later
 from qa_worker.application.judging import JudgeAnswer
-from qa_worker.application.ports import Claimed, Malformed, Records, UnitOfWork
+from qa_worker.application.ports import Claimed, Malformed
 from qa_worker.domain.call import CallId
 from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.outcome import Outcome, Skipped
 from qa_worker.domain.rubric import JudgeKind
-from qa_worker.domain.work import Lease
 
 
 def evaluate_calls(
@@ -61,14 +60,14 @@ def evaluate_calls(
         for one in claimed:
             with _collected(one, tools, outcomes, faults):
                 ready.append((one, evidence_of(one)))
-        written: list[tuple[Claimed, JudgeAnswer, Outcome, _Later]] = []
+        written: list[tuple[Claimed, JudgeAnswer, Outcome, Later]] = []
         for one, evidence, answer in _answers(ready, tools):
             with _collected(one, tools, outcomes, faults) as attempt:
                 if isinstance(answer, Exception):
                     raise answer
                 attempt.answer = answer
                 # Not waited for one by one: the next answers are on their way, and one commit can hold many results.
-                later = _Later(tools.records)
+                later = Later(tools.records)
                 decided = record(one, evidence, answer, replace(tools, records=later))
                 written.append((one, answer, decided, later))
         for one, answer, outcome, later in written:
@@ -83,27 +82,6 @@ def evaluate_calls(
 
 class SomeFailed(QaError):
     """Some calls of a message met errors of ours; each stands in its row and in the log, with its place."""
-
-
-class _Later:
-    """Implements the port `Records`: results are on their way, and `wait` says when they have arrived."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._begun: list[Future[None]] = []
-
-    def write(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> None:
-        """See the port, but for the waiting."""
-        self._begun.append(self._records.submit(what, lease=lease))
-
-    def submit(self, what: Callable[[UnitOfWork], None], *, lease: Lease | None = None) -> Future[None]:
-        """See the port."""
-        return self._records.submit(what, lease=lease)
-
-    def wait(self) -> None:
-        """Until everything is committed. Raises what went wrong."""
-        for begun in self._begun:
-            begun.result()
 
 
 def _answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +18,7 @@ from qa_worker import bootstrap
 from qa_worker.application.ports import Wanted
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted
-from qa_worker.cli import demo_scenarios, render
+from qa_worker.cli import demo_alerts, demo_scenarios, render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing_or_temporary
 from qa_worker.domain.call import Call
@@ -70,15 +71,20 @@ def evaluate(
     if not read.calls:
         errors.print("No call to grade." if read.bad else "Name a file with calls, or use --samples.")
         raise typer.Exit(_BAD_INPUT)
-    with existing_or_temporary() as place:
+    demo = samples and not as_json
+    with existing_or_temporary(demo_alerts.SETTINGS if demo else None) as place, ExitStack() as shows:
+        # Only on a stack of its own: nobody else's gets endpoints and rules by it.
+        alerts = place.temporary and demo and shows.enter_context(demo_alerts.AlertShow(place.client, workspace=workspace))
         _announce(place.client.judge if judge is None else judge)
         began = time.monotonic()
         accepted, conflicts = _submit(place.client, read.calls, workspace=workspace, wanted=Wanted(named, judge))
         views = _wait(place.client, [a.evaluation_id for a in accepted], timeout_s=timeout)
         elapsed_s = time.monotonic() - began
         _print(views, as_json=as_json, elapsed_s=elapsed_s, earlier=sum(not a.created for a in accepted))
-        if samples and not as_json:
+        if demo:
             demo_scenarios.play_samples(place.client, workspace=workspace)
+        if alerts:
+            alerts.tell(sum(view.verdict == Verdict.FAIL for view in views))
     if place.temporary and not all(view.final for view in views):
         errors.print("The temporary stack is gone, and the unfinished calls with it. `qa-worker up` keeps one running.")
     raise typer.Exit(_exit_code(views, bad=read.bad + conflicts, missing=len(accepted) - len(views), fail_on=fail_on))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.console import Group
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qa_worker.application.running import SuiteLine, SuiteState
-from qa_worker.cli.render import dollars, plain
+from qa_worker.cli.render import cut, dollars, plain
 from qa_worker.cli.scenario_live import COLOURS, counted
 from qa_worker.domain.evaluation import Finding
 from qa_worker.domain.rubric import Severity
@@ -22,24 +23,30 @@ from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
 _MOST_FINDINGS = 8
 _MOST_UNMEASURED = 8
 _MOST_NAMES = 10
+_NAME_CHARS = 40
+_OTHER_COLUMNS = 36
+_WHY_CHARS = 12
 _WORST_FIRST = (Severity.CRITICAL, Severity.MAJOR, Severity.MINOR)
 
 
-def scenario_table(result: SuiteResult) -> Table:
-    """One row a scenario: how often it passed, and why not."""
+def scenario_table(result: SuiteResult, *, width: int) -> Table:
+    """One row a scenario, on one line each in a terminal of `width` columns: how often it passed, and why not."""
     table = Table(box=box.SIMPLE_HEAD, title="Scenarios", title_justify="left", pad_edge=False)
     for heading in ("Scenario", "State"):
         table.add_column(heading, no_wrap=True)
     for heading in ("Passed", "Score"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("Why", no_wrap=True, overflow="ellipsis")
+    table.add_column("Why", no_wrap=True)
+    # Cut here: Rich would take the room that a long text needs from the other columns.
+    names = min(_NAME_CHARS, max((len(scenario.scenario) for scenario in result.scenarios), default=0))
+    room = max(width - names - _OTHER_COLUMNS, _WHY_CHARS)
     for scenario in result.scenarios:
         table.add_row(
-            plain(scenario.scenario),
+            plain(cut(scenario.scenario, names)),
             _state(scenario),
             f"{scenario.rate.successes}/{scenario.rate.n}",
             _score(scenario),
-            plain(_why(scenario)),
+            plain(cut(_why(scenario), room)),
         )
     return table
 
@@ -88,26 +95,50 @@ def _lines(result: SuiteResult) -> Iterator[str]:
 
 
 def _findings(result: SuiteResult) -> Iterator[str]:
-    found = [(run, finding) for run in result.counted if run.state is RunState.FAILED for finding in run.findings]
-    if not found:
+    """The worst of each scenario first: the second one of the first scenario says less than the worst of the next."""
+    groups = [group for scenario in result.scenarios for group in enumerate(_grouped(scenario))]
+    if not groups:
         return
     yield "[bold]Worst findings[/bold]"
-    # One finding of each run comes before the second of any: the worst of each is what there is to see.
-    ranked = sorted(found, key=lambda pair: (_rank(pair[1]), _place(pair[0], pair[1])))
-    for run, finding in ranked[:_MOST_FINDINGS]:
-        where = "" if finding.turn is None else f", turn {finding.turn}"
-        quote = f' "{finding.quote}"' if finding.quote else ""
-        line = f"{finding.severity.value:<8} {_run_name(run)}{where}: {finding.explanation}{quote}"
-        yield f"  [{'red' if finding.severity is Severity.CRITICAL else 'yellow'}]-[/] {plain(line)}"
-    yield from _more(len(found) - _MOST_FINDINGS)
+    groups.sort(key=lambda placed: (_rank(placed[1].finding), placed[0], -placed[1].runs))
+    for _, group in groups[:_MOST_FINDINGS]:
+        colour = "red" if group.finding.severity is Severity.CRITICAL else "yellow"
+        yield f"  [{colour}]{group.finding.severity.value:<8}[/] {plain(_in_words(group))}"
+    yield from _more(len(groups) - _MOST_FINDINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What was found in some of a scenario's runs; `finding` is the first such one, in the run with this repeat."""
+
+    scenario: ScenarioResult
+    finding: Finding
+    repeat: int
+    runs: int
+
+
+def _grouped(scenario: ScenarioResult) -> list[_Group]:
+    """The findings of failed runs, the same ones together, the worst first."""
+    found: dict[tuple[str, str, str], list[tuple[int, Finding]]] = {}
+    for run in scenario.runs:
+        for finding in run.findings if run.state is RunState.FAILED else ():
+            found.setdefault((finding.criterion, finding.check, finding.explanation), []).append((run.repeat, finding))
+    groups = [
+        _Group(scenario, alike[0][1], alike[0][0], len({repeat for repeat, _ in alike})) for alike in found.values()
+    ]
+    return sorted(groups, key=lambda group: (_rank(group.finding), -group.runs))
+
+
+def _in_words(group: _Group) -> str:
+    finding, measured = group.finding, group.scenario.rate.n
+    often = f" in {group.runs} of {measured} runs" if measured > 1 else ""
+    where = "" if finding.turn is None else f" (run #{group.repeat}, turn {finding.turn})"
+    quote = f' "{finding.quote}"' if finding.quote else ""
+    return f"{group.scenario.scenario}{often}: {finding.explanation}{where}{quote}"
 
 
 def _rank(finding: Finding) -> int:
     return _WORST_FIRST.index(finding.severity)
-
-
-def _place(run: RunResult, finding: Finding) -> int:
-    return sorted(run.findings, key=_rank).index(finding)
 
 
 def _more(left: int) -> Iterator[str]:
@@ -130,7 +161,8 @@ def _score(scenario: ScenarioResult) -> str:
 
 
 def _why(scenario: ScenarioResult) -> str:
-    return next((run.why for run in scenario.runs if run.state is not RunState.PASSED), "")
+    worst = next((group.finding.explanation for group in _grouped(scenario)), "")
+    return worst or next((run.why for run in scenario.runs if run.state is not RunState.PASSED), "")
 
 
 def _run_name(run: RunResult) -> str:

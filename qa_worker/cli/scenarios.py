@@ -54,7 +54,7 @@ def validate(
     agents = [bootstrap.read_agent(file)[0] for file in agent or ()]
     found = read_scenarios(paths)
     _refuse((*found.faults, *(misfits(found.scenarios, agents) if agents else ())))
-    results.print(f"{len(found.scenarios)} scenarios in {found.files} files: all good")
+    results.print(f"{len(found.scenarios)} of {found.files} scenario files are good")
 
 
 @app.command()
@@ -284,7 +284,7 @@ def _tell(result: SuiteResult, *, junit: Path | None = None, as_json: bool) -> N
     if as_json:
         print(bootstrap.suite_json(result), end="")  # noqa: T201 - stdout holds this document and nothing else
         return
-    results.print(scenario_table(result))
+    results.print(scenario_table(result, width=results.width))
     results.print(summary(result))
 
 

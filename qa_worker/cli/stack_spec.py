@@ -13,7 +13,7 @@ from qa_worker.messages import Queue
 WORKERS = (Queue.EVALUATE_CALL, Queue.RUN_SCENARIO, Queue.SEND_ALERT, Queue.MAINTENANCE)
 CELERY = ("celery", "-A", "qa_worker.celery_app")
 # A run waits for two models most of its time; a delivery waits for its receiver, 10 s at most.
-_CONCURRENCY = {Queue.RUN_SCENARIO: "64", Queue.SEND_ALERT: "32", Queue.MAINTENANCE: "2"}
+_CONCURRENCY = {Queue.RUN_SCENARIO: "64", Queue.SEND_ALERT: "32", Queue.MAINTENANCE: "4"}
 _GRACE_S = 70.0  # a running call ends within the judge's deadline of 60 s
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, text, update
 
 from qa_worker import messages
-from qa_worker.adapters.postgres.tables import alert_matches, dead_letters, evaluations
+from qa_worker.adapters.postgres.tables import alert_matches, batches, dead_letters, evaluations
 from qa_worker.adapters.postgres.vitals import PostgresVitals
 from qa_worker.application.alerting import SpentShare
 from qa_worker.application.raise_alerts import raise_due_alerts
@@ -217,6 +217,17 @@ def test_the_providers_own_spend_limit_is_told(post: Post) -> None:
 
     assert post.look() == 1
     assert post.details() == ["the provider's own spend limit is reached: calls wait until it is raised"]
+
+
+def test_a_batch_that_the_providers_spend_limit_stops_is_told(post: Post) -> None:
+    add_calls(post.uow, "waits")
+    add_rule(post.uow, RuleKind.BUDGET_REACHED, threshold=0.9)
+    with post.uow.engine.begin() as connection:
+        connection.execute(
+            insert(batches).values(id=uuid.uuid4(), model="m", state="preparing", error_kind="spend_cap")
+        )
+
+    assert post.look() == 1
 
 
 def test_new_dead_letters_of_the_workspace_are_told(post: Post) -> None:

@@ -103,13 +103,11 @@ class PostgresDeliveries:
         failing = select(endpoints.c.id).where(
             endpoints.c.state == "active", endpoints.c.consecutive_failures >= rules.threshold
         )
-        waited = deliveries.c.endpoint_id.in_(failing) & (deliveries.c.created_at < _NOW - seconds(patience_s))
-        return sum(
-            (
-                self._bury_waiting(deliveries.c.endpoint_id.in_(off), _OFF, limit=limit),
-                self._bury_waiting(waited, _NO_END, limit=limit),
-            )
-        )
+        # Only pending ones, which have an index; what is queued has a message, which ends it in the same way.
+        pending = deliveries.c.state == WorkState.PENDING.value
+        waited = pending & (deliveries.c.created_at < _NOW - seconds(patience_s))
+        switched_off = self._bury_waiting(pending & deliveries.c.endpoint_id.in_(off), _OFF, limit=limit)
+        return switched_off + self._bury_waiting(waited & deliveries.c.endpoint_id.in_(failing), _NO_END, limit=limit)
 
     def queue_new(self, delivery_ids: Sequence[uuid.UUID], rules: HealthRules, *, limit: int) -> Sequence[uuid.UUID]:
         """See the port."""

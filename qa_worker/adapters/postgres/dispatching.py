@@ -7,14 +7,14 @@ version to the next finds everybody who has something pending, however long anyb
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import CTE, Connection, Subquery, case, func, literal, select
+from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Text, Uuid, bindparam, column, func, literal, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.tables import evaluations, rubric_versions
-from qa_worker.adapters.postgres.work import is_sent, seconds
+from qa_worker.adapters.postgres.work import seconds
 from qa_worker.application.ports import Room, UnderWay
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.work import Lane, WorkState
@@ -29,39 +29,23 @@ _DISPATCHING = 7_164_214
 _JUST_SENT_S = 10.0
 _NOW = func.clock_timestamp()
 _WORK = evaluations.c
+_PENDING: ColumnElement[bool] = (_WORK.state == WorkState.PENDING.value) & (_WORK.lane == bindparam("lane"))
 
 
 def wanted_models(connection: Connection) -> Collection[str]:
     """The models that pending work is graded by."""
-    found: set[str] = set()
-    for lane in LANES:
-        versions = _pending_versions(lane)
-        models = select(rubric_versions.c.model).join(versions, versions.c.id == rubric_versions.c.id).distinct()
-        found.update(connection.execute(models).scalars())
-    return found
+    return {version.model for lane in LANES for version in connection.execute(_VERSIONS, {"lane": lane.value})}
 
 
 def begin_dispatch(connection: Connection) -> UnderWay | None:
     """See the port `Evaluations`."""
     if not connection.execute(select(func.pg_try_advisory_xact_lock(_DISPATCHING))).scalar_one():
         return None
-    just_sent = (_WORK.state == WorkState.QUEUED.value) & (_WORK.queued_at > _NOW - seconds(_JUST_SENT_S))
-    rows = connection.execute(
-        select(
-            _WORK.workspace_id,
-            rubric_versions.c.model,
-            func.count().label("all"),
-            func.count().filter(just_sent).label("sent"),
-        )
-        .join(rubric_versions, rubric_versions.c.id == _WORK.rubric_version_id)
-        .where(_WORK.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]), is_sent(evaluations))
-        .group_by(_WORK.workspace_id, rubric_versions.c.model)
-    )
     of: dict[WorkspaceId, int] = {}
     sent: dict[str, int] = {}
-    for workspace, model, every, waiting in rows:
+    for workspace, model, every, just_sent in connection.execute(_UNDER_WAY):
         of[WorkspaceId(workspace)] = of.get(WorkspaceId(workspace), 0) + every
-        sent[model] = sent.get(model, 0) + waiting
+        sent[model] = sent.get(model, 0) + just_sent
     return UnderWay(of, sent)
 
 
@@ -71,64 +55,89 @@ def choose_due(connection: Connection, room: Room, *, batch: int) -> list[uuid.U
     chosen: list[uuid.UUID] = []
     for lane, most in zip(LANES, (room.live, room.backlog), strict=True):
         left = min(batch, most) - len(chosen)
-        if left <= 0:
-            continue
-        for work_id, model in connection.execute(_in_turn(lane, left, rooms)):
+        for work_id, model in _in_turn(connection, lane, left, rooms) if left > 0 else ():
             chosen.append(work_id)
             if model in rooms:
                 rooms[model] -= 1
     return chosen
 
 
-def _in_turn(lane: Lane, room: int, rooms: dict[str, int]) -> Any:
-    versions = _pending_versions(lane)
-    closed = [model for model, most in rooms.items() if most <= 0]
-    open_ = (
-        select(rubric_versions.c.id, rubric_versions.c.workspace_id, rubric_versions.c.model)
-        .join(versions, versions.c.id == rubric_versions.c.id)
-        .where(rubric_versions.c.model.not_in(closed))
-        .subquery("open_versions")
+def _in_turn(connection: Connection, lane: Lane, room: int, rooms: dict[str, int]) -> Sequence[Row[Any]]:
+    found = connection.execute(_VERSIONS, {"lane": lane.value}).all()
+    versions = [version for version in found if rooms.get(version.model, room) > 0]
+    if not versions:
+        return []
+    by_model = {version.model: rooms.get(version.model, room) for version in versions}
+    parameters = {
+        "lane": lane.value,
+        "room": room,
+        "ids": [version.id for version in versions],
+        "workspaces": [version.workspace_id for version in versions],
+        "models": [version.model for version in versions],
+        "rooms": [by_model[version.model] for version in versions],
+    }
+    # Where many have something due, a few rows of each are enough. Where that isn't enough, few have more.
+    few = 1 + 2 * room // len(versions)
+    rows = connection.execute(_DUE, {**parameters, "most": few}).all()
+    if len(rows) < min(room, sum(by_model.values())) and few < room:
+        rows = connection.execute(_DUE, {**parameters, "most": room}).all()
+    return rows
+
+
+def _pending_versions() -> Select[Any]:
+    """The rubric versions that have pending work in the lane."""
+    least = select(_WORK.rubric_version_id).where(_PENDING).order_by(_WORK.rubric_version_id).limit(1)
+    walk = select(least.scalar_subquery().label("id")).cte("walk", recursive=True)
+    following = least.where(_WORK.rubric_version_id > walk.c.id).scalar_subquery()
+    walk = walk.union_all(select(following).where(walk.c.id.is_not(None)))
+    return select(rubric_versions.c.id, rubric_versions.c.workspace_id, rubric_versions.c.model).join(
+        walk, walk.c.id == rubric_versions.c.id
     )
+
+
+def _under_way() -> Select[Any]:
+    just_sent = (_WORK.state == WorkState.QUEUED.value) & (_WORK.queued_at > _NOW - seconds(_JUST_SENT_S))
+    return (
+        select(_WORK.workspace_id, rubric_versions.c.model, func.count(), func.count().filter(just_sent))
+        .join(rubric_versions, rubric_versions.c.id == _WORK.rubric_version_id)
+        .where(_WORK.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]))
+        .group_by(_WORK.workspace_id, rubric_versions.c.model)
+    )
+
+
+def _due() -> Select[Any]:
+    """The first rows of each workspace, then the second ones, and so on; of each model no more than its room."""
+    given = {
+        "ids": ("id", Uuid),
+        "workspaces": ("workspace_id", Uuid),
+        "models": ("model", Text),
+        "rooms": ("room", Integer),
+    }
+    arrays = [bindparam(name, type_=ARRAY(of)) for name, (_, of) in given.items()]
+    versions = func.unnest(*arrays).table_valued(*(column(name, of) for name, of in given.values()), name="versions")
     oldest = (
         select(_WORK.id, _WORK.not_before)
-        .where(_pending(lane), _WORK.rubric_version_id == open_.c.id, _WORK.not_before <= _NOW)
+        .where(_PENDING, _WORK.rubric_version_id == versions.c.id, _WORK.not_before <= _NOW)
         .order_by(_WORK.not_before)
-        .limit(room)
+        .limit(func.least(bindparam("most", type_=Integer), versions.c.room))
         .lateral("oldest")
     )
-    turn = func.row_number().over(partition_by=open_.c.workspace_id, order_by=oldest.c.not_before)
+    turn = func.row_number().over(partition_by=versions.c.workspace_id, order_by=oldest.c.not_before)
     turns = (
-        select(oldest.c.id, oldest.c.not_before, open_.c.model, turn.label("turn"))
-        .select_from(open_.join(oldest, literal(value=True)))
+        select(oldest.c.id, oldest.c.not_before, versions.c.model, versions.c.room, turn.label("turn"))
+        .select_from(versions.render_derived().join(oldest, literal(value=True)))
         .subquery("turns")
     )
-    ranked = _ranked_by_model(turns)
+    nth = func.row_number().over(partition_by=turns.c.model, order_by=[turns.c.turn, turns.c.not_before])
+    ranked = select(turns, nth.label("nth")).subquery("ranked")
     return (
         select(ranked.c.id, ranked.c.model)
-        .where(_within(ranked, {model: most for model, most in rooms.items() if most > 0}, room))
+        .where(ranked.c.nth <= ranked.c.room)
         .order_by(ranked.c.turn, ranked.c.not_before)
-        .limit(room)
+        .limit(bindparam("room", type_=Integer))
     )
 
 
-def _ranked_by_model(turns: Subquery) -> Subquery:
-    nth = func.row_number().over(partition_by=turns.c.model, order_by=[turns.c.turn, turns.c.not_before])
-    return select(turns, nth.label("nth")).subquery("ranked")
-
-
-def _within(ranked: Subquery, rooms: dict[str, int], room: int) -> ColumnElement[bool]:
-    most: ColumnElement[int] = case(rooms, value=ranked.c.model, else_=room) if rooms else literal(room)
-    within: ColumnElement[bool] = ranked.c.nth <= most
-    return within
-
-
-def _pending_versions(lane: Lane) -> CTE:
-    """The rubric versions that have pending work in this lane. The last row is NULL."""
-    least = select(_WORK.rubric_version_id).where(_pending(lane)).order_by(_WORK.rubric_version_id).limit(1)
-    versions = select(least.scalar_subquery().label("id")).cte("versions", recursive=True)
-    following = least.where(_WORK.rubric_version_id > versions.c.id).scalar_subquery()
-    return versions.union_all(select(following).where(versions.c.id.is_not(None)))
-
-
-def _pending(lane: Lane) -> ColumnElement[bool]:
-    return (_WORK.state == WorkState.PENDING.value) & (_WORK.lane == lane.value)
+_VERSIONS = _pending_versions()
+_UNDER_WAY = _under_way()
+_DUE = _due()

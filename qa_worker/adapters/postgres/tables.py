@@ -524,6 +524,7 @@ deliveries = Table(
     ),
     Index("ix_deliveries_queued", "queued_at", postgresql_where=text("state = 'queued'")),
     Index("ix_deliveries_running", "lease_until", postgresql_where=text("state = 'running'")),
+    Index("ix_deliveries_under_way", "endpoint_id", postgresql_where=text("state IN ('queued', 'running')")),
     Index("ix_deliveries_endpoint_id_created_at", "endpoint_id", text("created_at DESC")),
     Index("ix_deliveries_replay_of", "replay_of", postgresql_where=text("replay_of IS NOT NULL")),
 )

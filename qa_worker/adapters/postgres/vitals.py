@@ -11,7 +11,8 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.engine import store_errors
-from qa_worker.adapters.postgres.tables import dead_letters, evaluations
+from qa_worker.adapters.postgres.tables import batches, dead_letters, evaluations
+from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.evaluation import Verdict
 from qa_worker.domain.failure import FailureKind
@@ -57,9 +58,13 @@ class PostgresVitals:
         """See the port."""
         columns = evaluations.c
         waits = (columns.workspace_id == workspace) & (columns.state == WorkState.PENDING.value)
-        limited = select(columns.id).where(waits, columns.error_kind == FailureKind.SPEND_CAP.value).limit(1)
+        limited = select(columns.id).where(waits, columns.error_kind == FailureKind.SPEND_CAP.value)
+        # A batch holds calls of many workspaces: its waiting is everybody's.
+        batch = select(batches.c.id).where(
+            batches.c.state.in_(sorted(OPEN)), batches.c.error_kind == FailureKind.SPEND_CAP.value
+        )
         with store_errors(), self._engine.connect() as connection:
-            return connection.execute(limited).one_or_none() is not None
+            return any(connection.execute(query.limit(1)).one_or_none() is not None for query in (limited, batch))
 
     def oldest_waiting_s(self, workspace: WorkspaceId) -> float | None:
         """See the port."""
