@@ -51,7 +51,7 @@ def graded(system: Rig, lane: Lane, *, calls: int) -> dict[str, Any]:
     _store(system, calls, lane)
     engine = create_engine(system.database_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        # The limit of this process let one live call go at once: that one isn't measured.
+        # The limit of this process lets a live call go when none is under way: those few aren't measured.
         wait_for(lambda: not {"queued", "running"} & _states(connection).keys(), what="nothing is under way")
         waiting = _states(connection)["pending"]
         since = connection.execute(_NOW).scalar_one()

@@ -182,6 +182,7 @@ def _make_run_turns() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_run_turns_run_id_runs", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("run_id", "index", name="pk_run_turns"),
     )
+    op.create_index("ix_run_turns_created_at", "run_turns", ["created_at"], postgresql_using="brin")
 
 
 def _created_at() -> sa.Column[Any]:

@@ -29,20 +29,21 @@ SETTINGS: Mapping[str, object] = {
     "QA_ALERT_BREAKER_MAX_PAUSE_S": 0.3,
 }
 """How the temporary stack differs from any other: alerts may stay on this machine, and nobody waits for long."""
-_UP, _DOWN = "ops", "pager"
+_RULE, _UP, _DOWN = "failed calls", "ops", "pager"
 _WAIT_S, _POLL_S = 20.0, 0.1
 _AT_MOST = 500
 _REPLAYS_PER_S = 200
 
 
 class AlertShow:
-    """Receivers, endpoints and a rule from the beginning of its block on; `tell` says what came of them."""
+    """Receivers, endpoints and a rule from the beginning of its block on; `gather` and `tell` follow when calls have failed."""
 
     def __init__(self, client: bootstrap.Client, *, workspace: str) -> None:
         self._alerts = client.alerts
         self._workspace = workspace
         self._receiver = Receiver()
         self._open = ExitStack()
+        self._calls = 0
 
     def __enter__(self) -> Self:
         self._open.enter_context(self._receiver)
@@ -54,7 +55,7 @@ class AlertShow:
             self._receiver.expect(path, made.secret or "")
         self._receiver.switch(f"/{_DOWN}", up=False)
         rule = RuleDraft(
-            name="failed calls",
+            name=_RULE,
             kind=RuleKind.EVALUATION_FAILED,
             severity=AlertSeverity.CRITICAL,
             endpoints=(_UP, _DOWN),
@@ -66,38 +67,47 @@ class AlertShow:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._open.close()
 
-    def tell(self, failed: int) -> None:
-        """Wait until the alerts of so many failed calls have arrived or died, let the dead begin anew, and say so."""
-        raised = self._raised(failed)
+    def gather(self, failed: int) -> None:
+        """Wait until alerts tell of so many failed calls, then listen to nothing more: what comes later is another show."""
+        deadline = time.monotonic() + _WAIT_S
+        told: dict[uuid.UUID, int] = {}
+        while sum(told.values()) < failed and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            raised = self._alerts.queries.alerts(self._workspace, before=None, limit=_AT_MOST)
+            told |= {alert.id: self._matches(alert.id) for alert in raised if alert.id not in told}
+        self._alerts.remove_rule(_RULE, workspace=self._workspace)
+        self._calls = sum(told.values())
+
+    def tell(self) -> None:
+        """Wait until every alert has arrived or died, let the dead begin anew, and say so."""
+        raised = self._over()
         died = [one for one in _sent(raised, _DOWN) if one.state == "dead"]
         tries = len(self._receiver.received(f"/{_DOWN}", status=503))
         self._receiver.switch(f"/{_DOWN}", up=True)
         replayed = self._replay()
         again = self._delivered(replayed)
+        down = (
+            f"{tries} tries and {len(died)} dead letters; it came up, and of {len(replayed)} that were replayed {again}"
+        )
         for line in (
-            f"[bold]Alerts[/bold] {len(raised)} raised by {failed} failed calls.",
-            f"{_UP}: {_arrived(_sent(raised, _UP))} delivered, {self._good(_UP)} signatures verified.",
-            f"{_DOWN}, down on purpose: {tries} tries, {len(died)} dead letters; it came up: {len(replayed)} replayed,"
-            f" {again} delivered under the same webhook-ids, {self._good(_DOWN)} signatures verified.",
+            f"[bold]Alerts[/bold] {len(raised)}, of {self._calls} failed calls: those that fail together share one",
+            f"  {_UP}: {_arrived(_sent(raised, _UP))} delivered, {self._good(_UP)} signatures verified",
+            f"  {_DOWN}, down on purpose: {down} arrived under their webhook-ids, {self._good(_DOWN)} signatures verified",
         ):
             results.print(line, highlight=False, soft_wrap=True)
 
-    def _raised(self, failed: int) -> Sequence[AlertView]:
+    def _over(self) -> Sequence[AlertView]:
         deadline = time.monotonic() + _WAIT_S
-        told: dict[uuid.UUID, int] = {}
         with errors.status("Waiting for the alerts ..."):
             while True:
                 raised = self._alerts.queries.alerts(self._workspace, before=None, limit=_AT_MOST)
-                for alert in raised:
-                    if alert.id not in told:
-                        told[alert.id] = self._matches(alert.id)
                 over = all(one.state in ("done", "dead") for alert in raised for one in alert.deliveries)
-                if (over and sum(told.values()) >= failed) or time.monotonic() > deadline:
+                if over or time.monotonic() > deadline:
                     return raised
                 time.sleep(_POLL_S)
 
     def _matches(self, alert_id: uuid.UUID) -> int:
-        """Of how many calls an alert tells: several that failed at once share one."""
+        """Of how many calls an alert tells."""
         alert = self._alerts.queries.alert(alert_id)
         return 0 if alert is None else int(alert.body["data"]["counts"]["matches"])
 

@@ -81,10 +81,12 @@ def evaluate(
         views = _wait(place.client, [a.evaluation_id for a in accepted], timeout_s=timeout)
         elapsed_s = time.monotonic() - began
         _print(views, as_json=as_json, elapsed_s=elapsed_s, earlier=sum(not a.created for a in accepted))
+        if alerts:
+            alerts.gather(sum(view.verdict == Verdict.FAIL for view in views))
         if demo:
             demo_scenarios.play_samples(place.client, workspace=workspace)
         if alerts:
-            alerts.tell(sum(view.verdict == Verdict.FAIL for view in views))
+            alerts.tell()
     if place.temporary and not all(view.final for view in views):
         errors.print("The temporary stack is gone, and the unfinished calls with it. `qa-worker up` keeps one running.")
     raise typer.Exit(_exit_code(views, bad=read.bad + conflicts, missing=len(accepted) - len(views), fail_on=fail_on))

@@ -16,7 +16,7 @@ from qa_worker.cli.render import cut, dollars, plain
 from qa_worker.cli.scenario_live import COLOURS, counted
 from qa_worker.domain.evaluation import Finding
 from qa_worker.domain.rubric import Severity
-from qa_worker.domain.run import MEASURED, RunState
+from qa_worker.domain.run import FINAL, MEASURED, RunState
 from qa_worker.domain.statistics import Rate
 from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
 
@@ -87,11 +87,22 @@ def _lines(result: SuiteResult) -> Iterator[str]:
     if flaky:
         yield f"[bold]Flaky[/bold]         {len(flaky)} of {len(result.scenarios)}: {plain(_names(flaky))}"
     yield f"[bold]Not measured[/bold]  {len(unmeasured)} of {len(result.counted)} runs{_spoilt(result)}"
-    for run in unmeasured[:_MOST_UNMEASURED]:
-        yield f"  {run.state.value:<9} {plain(_run_name(run))}: {plain(run.why)}"
-    yield from _more(len(unmeasured) - _MOST_UNMEASURED)
+    yield from _unmeasured([run for run in unmeasured if run.state in FINAL])
     yield f"[bold]Cost[/bold]          {_cost(result)}"
     yield from _findings(result)
+
+
+def _unmeasured(runs: Sequence[RunResult]) -> Iterator[str]:
+    """What ended without saying anything of the agent, by its reason."""
+    reasons: dict[tuple[RunState, str], list[RunResult]] = {}
+    for run in runs:
+        reasons.setdefault((run.state, run.why), []).append(run)
+    most_first = sorted(reasons.items(), key=lambda reason: -len(reason[1]))
+    for (state, why), alike in most_first[:_MOST_UNMEASURED]:
+        first = f"{alike[0].scenario} #{alike[0].repeat}"
+        others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}"
+    yield from _more(len(reasons) - _MOST_UNMEASURED)
 
 
 def _findings(result: SuiteResult) -> Iterator[str]:
@@ -163,10 +174,6 @@ def _score(scenario: ScenarioResult) -> str:
 def _why(scenario: ScenarioResult) -> str:
     worst = next((group.finding.explanation for group in _grouped(scenario)), "")
     return worst or next((run.why for run in scenario.runs if run.state is not RunState.PASSED), "")
-
-
-def _run_name(run: RunResult) -> str:
-    return f"{run.scenario} #{run.repeat}"
 
 
 def _names(scenarios: Sequence[ScenarioResult]) -> str:

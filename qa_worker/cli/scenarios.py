@@ -18,22 +18,20 @@ from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing, existing_or_temporary
 from qa_worker.cli.render import plain
 from qa_worker.cli.scenario_files import misfits, read_scenarios
-from qa_worker.cli.scenario_live import Board, follow
-from qa_worker.cli.scenario_render import recent_table, scenario_table, summary
+from qa_worker.cli.scenario_render import recent_table
+from qa_worker.cli.scenario_results import as_uuid, find_suite_run, result_of, tell, tell_comparison, watched
 from qa_worker.domain.agent_under_test import AgentUnderTest
-from qa_worker.domain.comparison import Change, Comparison, compare, readable
+from qa_worker.domain.comparison import compare
 from qa_worker.domain.drafting import draft
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.scenario import Scenario
-from qa_worker.domain.suite import ExitCode, SuiteResult
+from qa_worker.domain.suite import ExitCode
 
 app = typer.Typer(
     help="Scenarios: a simulated caller tests an agent. docs/scenarios.md describes files, agents and results.",
     no_args_is_help=True,
 )
-_RECENT = 1000
-_COLOURS = {Change.REGRESSED: "red", Change.IMPROVED: "green", Change.NO_DIFFERENCE: "green", Change.TOO_FEW: "yellow"}
 
 Paths = Annotated[list[Path], typer.Argument(help="Scenario files, or folders with them.")]
 SuiteRun = Annotated[str, typer.Argument(help="The suite run's id, or the beginning of it.")]
@@ -108,8 +106,8 @@ def run(
     with existing_or_temporary() as place:
         _announce(wanted, target, place.client.judge if judge is None else judge)
         suite_run_id = place.client.suites.start(wanted, workspace=workspace)
-        result = _watched(place.client.suites, suite_run_id, timeout_s=timeout, kept=not place.temporary)
-    _tell(result, junit=junit, as_json=as_json)
+        result = watched(place.client.suites, suite_run_id, timeout_s=timeout, kept=not place.temporary)
+    tell(result, junit=junit, as_json=as_json)
     if not place.temporary:
         errors.print(f"Suite run {suite_run_id}", highlight=False)
     raise typer.Exit(result.exit_code)
@@ -121,9 +119,9 @@ def watch(
 ) -> None:
     """Watch a suite run to its end, what happened before first; exit codes as of `run`."""
     with existing() as client:
-        suite_run_id = _suite_run_id(client.suites, suite_run, workspace)
-        result = _watched(client.suites, suite_run_id, timeout_s=timeout)
-    _tell(result, as_json=as_json)
+        suite_run_id = find_suite_run(client.suites, suite_run, workspace)
+        result = watched(client.suites, suite_run_id, timeout_s=timeout)
+    tell(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
 
@@ -134,11 +132,11 @@ def cancel(
 ) -> None:
     """Stop a suite run, or one run: what waits at once, what runs before its next turn. What happened is kept."""
     with existing() as client:
-        wanted = _as_uuid(suite_or_run)
+        wanted = as_uuid(suite_or_run)
         if wanted is not None and client.suites.cancel_run(wanted):
             results.print(f"run {wanted} is cancelled, unless it is over already", highlight=False)
             return
-        suite_run_id = _suite_run_id(client.suites, suite_or_run, workspace)
+        suite_run_id = find_suite_run(client.suites, suite_or_run, workspace)
         client.suites.cancel(suite_run_id)
     results.print(f"suite run {suite_run_id} is cancelled, as far as it is not over already", highlight=False)
 
@@ -152,12 +150,12 @@ def compare_suites(
 ) -> None:
     """Tell whether the agent got worse from one suite run to another. Exit 1 where it did, 3 where that can't be told."""
     with existing() as client:
-        old, new = (_result(client.suites, _suite_run_id(client.suites, one, workspace)) for one in (before, after))
+        old, new = (result_of(client.suites, find_suite_run(client.suites, one, workspace)) for one in (before, after))
     comparison = compare(old, new)
     if as_json:
         print(bootstrap.comparison_json(comparison), end="")  # noqa: T201 - what --json promises
     else:
-        print_comparison(comparison)
+        tell_comparison(comparison)
     raise typer.Exit(comparison.exit_code)
 
 
@@ -166,8 +164,8 @@ def report(suite_run: SuiteRun, workspace: Workspace = "default", junit: Junit =
     """Tell what came of a suite run; exit codes as of `run`, so that one that is not over yet exits 3."""
     _check_writable(junit)
     with existing() as client:
-        result = _result(client.suites, _suite_run_id(client.suites, suite_run, workspace))
-    _tell(result, junit=junit, as_json=as_json)
+        result = result_of(client.suites, find_suite_run(client.suites, suite_run, workspace))
+    tell(result, junit=junit, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
 
@@ -206,14 +204,6 @@ def from_call(
         return
     _write_new(output, text)
     errors.print(f"Drafted {plain(str(output))}. Replace what is personal in it, then `scenarios validate` it.")
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """The verdict in its colour, and what it rests on."""
-    verdict, *rest = readable(comparison)
-    results.print(f"[{_COLOURS[comparison.verdict]}]{plain(verdict)}[/]", highlight=False)
-    for line in rest:
-        results.print(plain(line), highlight=False, soft_wrap=True)
 
 
 def _chosen(
@@ -262,56 +252,3 @@ def _announce(wanted: WantedSuite, target: Target, judge: JudgeKind) -> None:
         f"The agent is played {how}, the judge is {judge.value}{why}.",
         highlight=False,
     )
-
-
-def _watched(suites: bootstrap.Suites, suite_run_id: uuid.UUID, *, timeout_s: float, kept: bool = True) -> SuiteResult:
-    """The result of a suite run that was watched to its end, or until the time was up."""
-    over = False
-    try:
-        with Board() as board:
-            over = follow(suites, suite_run_id, board, timeout_s=timeout_s)
-    except KeyboardInterrupt:
-        if not kept:
-            raise
-    if not over and kept:
-        errors.print(f"It goes on. `qa-worker scenarios watch {suite_run_id}` watches it, `cancel` stops it.")
-    return _result(suites, suite_run_id)
-
-
-def _tell(result: SuiteResult, *, junit: Path | None = None, as_json: bool) -> None:
-    if junit is not None:
-        junit.write_text(bootstrap.junit_xml(result), encoding="utf-8")
-    if as_json:
-        print(bootstrap.suite_json(result), end="")  # noqa: T201 - stdout holds this document and nothing else
-        return
-    results.print(scenario_table(result, width=results.width))
-    results.print(summary(result))
-
-
-def _result(suites: bootstrap.Suites, suite_run_id: uuid.UUID) -> SuiteResult:
-    found = suites.result(suite_run_id)
-    if found is None:
-        errors.print(f"No suite run {suite_run_id} is known. `qa-worker scenarios list` lists them.", highlight=False)
-        raise typer.Exit(ExitCode.BAD_INPUT)
-    return found
-
-
-def _suite_run_id(suites: bootstrap.Suites, given: str, workspace: str) -> uuid.UUID:
-    """A whole id is taken as it is; the beginning of one is looked for among the latest of the workspace."""
-    whole = _as_uuid(given)
-    if whole is not None:
-        _result(suites, whole)
-        return whole
-    fits = [one.id for one in suites.recent(workspace, limit=_RECENT) if str(one.id).startswith(given.casefold())]
-    if len(fits) != 1 or not given:
-        number = f"{len(fits)} suite runs begin with" if fits else "No suite run is called"
-        errors.print(f"{number} {plain(given)!r}. `qa-worker scenarios list` lists them.", highlight=False)
-        raise typer.Exit(ExitCode.BAD_INPUT)
-    return fits[0]
-
-
-def _as_uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
@@ -63,6 +65,19 @@ def test_a_run_is_played_to_the_end_of_its_script_graded_and_settled(stage: Stag
     (evaluation,) = stage.evaluations()
     assert (evaluation.lane, evaluation.state, evaluation.verdict) == ("run", "done", "pass")
     assert evaluation.id == row.evaluation_id
+
+
+def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: UnitsOfWork) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    stage.play(run_id)
+
+    budget = PostgresBudget(uow.engine, overall=None, each_workspace=None, now=lambda: datetime.now(UTC))
+    (every, _) = budget.spending()
+
+    (evaluation,) = stage.evaluations()
+    assert stage.run(run_id).cost_micro_usd == 9
+    assert every.spent == 9 + evaluation.cost_micro_usd
 
 
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:

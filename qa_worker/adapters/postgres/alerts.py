@@ -26,7 +26,7 @@ from qa_worker.application.alerting import Concern, NewAlert, Owner
 from qa_worker.domain.alert_rule import Match
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.failure import FailureKind
-from qa_worker.domain.work import FINAL, WorkState
+from qa_worker.domain.work import FINAL, Lane, WorkState
 
 
 class PostgresAlerts:
@@ -64,6 +64,7 @@ class PostgresAlerts:
             select(evaluations).where(
                 columns.state == WorkState.DEAD.value,
                 columns.error_kind == FailureKind.ABANDONED.value,
+                columns.lane != Lane.RUN.value,
                 # The transaction's own beginning. Bounded by age for the index: nothing is tried for a month.
                 columns.evaluated_at >= func.now(),
                 columns.created_at >= func.now() - func.make_interval(0, 0, 0, 31),

@@ -1,4 +1,5 @@
-"""What has been spent today, and whether that is too much. The attempts are the books: nothing is counted twice.
+"""What has been spent today, and whether that is too much. The attempts of evaluations and the turns of runs are the
+books: nothing is counted twice.
 
 What open batches will cost is counted as spent from the moment they are sent: nobody can take it back.
 """
@@ -18,7 +19,15 @@ from sqlalchemy import Engine, func, select, update
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.engine import store_errors
-from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations, workspaces
+from qa_worker.adapters.postgres.tables import (
+    attempts,
+    batch_items,
+    batches,
+    evaluations,
+    run_turns,
+    runs,
+    workspaces,
+)
 from qa_worker.application.limits import Exceeded, Spending
 from qa_worker.application.purse import Left
 from qa_worker.domain.batch import BatchState
@@ -139,12 +148,19 @@ class PostgresBudget:
             .where(attempts.c.ended_at >= today)
             .group_by(evaluations.c.workspace_id)
         )
+        played = (
+            select(runs.c.workspace_id, func.sum(run_turns.c.cost_micro_usd).label("micro_usd"))
+            .join(runs, runs.c.id == run_turns.c.run_id)
+            .where(run_turns.c.created_at >= today)
+            .group_by(runs.c.workspace_id)
+        )
         own = select(workspaces.c.id, workspaces.c.daily_budget_micro_usd).where(
             workspaces.c.daily_budget_micro_usd.is_not(None)
         )
         with store_errors(), self._engine.connect() as connection:
-            totals = Counter({row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(spent)})
-            totals.update({row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(_PROMISED)})
+            totals: Counter[uuid.UUID] = Counter()
+            for books in (spent, played, _PROMISED):
+                totals.update({row.workspace_id: int(row.micro_usd or 0) for row in connection.execute(books)})
             return _Books(dict(totals), {row.id: row.daily_budget_micro_usd for row in connection.execute(own)})
 
 

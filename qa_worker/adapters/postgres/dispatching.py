@@ -55,10 +55,10 @@ def choose_due(connection: Connection, room: Room, *, batch: int) -> list[uuid.U
     chosen: list[uuid.UUID] = []
     for lane, most in zip(LANES, (room.live, room.backlog), strict=True):
         left = min(batch, most) - len(chosen)
-        for work_id, model in _in_turn(connection, lane, left, rooms) if left > 0 else ():
-            chosen.append(work_id)
-            if model in rooms:
-                rooms[model] -= 1
+        for row in _in_turn(connection, lane, left, rooms) if left > 0 else ():
+            chosen.append(row.id)
+            if row.model in rooms:
+                rooms[row.model] -= 1
     return chosen
 
 
@@ -107,14 +107,14 @@ def _under_way() -> Select[Any]:
 
 def _due() -> Select[Any]:
     """The first rows of each workspace, then the second ones, and so on; of each model no more than its room."""
-    given = {
-        "ids": ("id", Uuid),
-        "workspaces": ("workspace_id", Uuid),
-        "models": ("model", Text),
-        "rooms": ("room", Integer),
-    }
-    arrays = [bindparam(name, type_=ARRAY(of)) for name, (_, of) in given.items()]
-    versions = func.unnest(*arrays).table_valued(*(column(name, of) for name, of in given.values()), name="versions")
+    of_each = [
+        bindparam("ids", type_=ARRAY(Uuid)),
+        bindparam("workspaces", type_=ARRAY(Uuid)),
+        bindparam("models", type_=ARRAY(Text)),
+        bindparam("rooms", type_=ARRAY(Integer)),
+    ]
+    columns = [column("id", Uuid), column("workspace_id", Uuid), column("model", Text), column("room", Integer)]
+    versions = func.unnest(*of_each).table_valued(*columns).render_derived(name="versions")
     oldest = (
         select(_WORK.id, _WORK.not_before)
         .where(_PENDING, _WORK.rubric_version_id == versions.c.id, _WORK.not_before <= _NOW)
@@ -125,7 +125,7 @@ def _due() -> Select[Any]:
     turn = func.row_number().over(partition_by=versions.c.workspace_id, order_by=oldest.c.not_before)
     turns = (
         select(oldest.c.id, oldest.c.not_before, versions.c.model, versions.c.room, turn.label("turn"))
-        .select_from(versions.render_derived().join(oldest, literal(value=True)))
+        .select_from(versions.join(oldest, literal(value=True)))
         .subquery("turns")
     )
     nth = func.row_number().over(partition_by=turns.c.model, order_by=[turns.c.turn, turns.c.not_before])

@@ -702,4 +702,5 @@ run_turns = Table(
     *_usage_columns(),
     _created_at(),
     CheckConstraint("role IN ('caller', 'agent', 'tool')", name="role"),
+    Index("ix_run_turns_created_at", "created_at", postgresql_using="brin"),
 )

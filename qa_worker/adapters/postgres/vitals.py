@@ -36,6 +36,7 @@ class PostgresVitals:
             select(columns.agent_id, *(_counted(verdict).label(verdict.value) for verdict in Verdict))
             .where(
                 columns.workspace_id == workspace,
+                columns.lane != Lane.RUN.value,
                 columns.is_current,
                 columns.created_at >= since - _GRADED_WITHIN,
                 columns.created_at < until,
