@@ -34,11 +34,12 @@ class Answer:
 class Parcel:
     """One try of one delivery. The bytes of `body` and `message_id` are the same on every try and every replay.
 
-    `secrets` are those that sign, the current one first. Neither they nor the target are shown where this is printed.
+    `secrets` are those that sign, the current one first. What is said, to whom and with which secret is not shown where
+    this is printed.
     """
 
     message_id: str
-    body: bytes
+    body: bytes = field(repr=False)
     sent_at: datetime
     target: str = field(repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)

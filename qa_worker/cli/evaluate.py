@@ -72,9 +72,12 @@ def evaluate(
         errors.print("No call to grade." if read.bad else "Name a file with calls, or use --samples.")
         raise typer.Exit(_BAD_INPUT)
     demo = samples and not as_json
-    with existing_or_temporary(demo_alerts.SETTINGS if demo else None) as place, ExitStack() as shows:
-        # Only on a stack of its own: nobody else's gets endpoints and rules by it.
-        alerts = place.temporary and demo and shows.enter_context(demo_alerts.AlertShow(place.client, workspace=workspace))
+    # Only in a database of its own: nobody else's gets endpoints and rules by it.
+    own = demo and bootstrap.external_services() == (None, None)
+    with existing_or_temporary(demo_alerts.SETTINGS if own else None) as place, ExitStack() as shows:
+        alerts = (
+            own and place.temporary and shows.enter_context(demo_alerts.AlertShow(place.client, workspace=workspace))
+        )
         _announce(place.client.judge if judge is None else judge)
         began = time.monotonic()
         accepted, conflicts = _submit(place.client, read.calls, workspace=workspace, wanted=Wanted(named, judge))

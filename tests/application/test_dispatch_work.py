@@ -157,6 +157,25 @@ def test_what_is_left_to_message_batches_is_never_sent(uow: UnitsOfWork) -> None
     assert _dispatch(uow, {}) == 0
 
 
+def test_what_a_batch_holds_takes_no_room_from_the_workers(uow: UnitsOfWork) -> None:
+    _submit(uow, *_many("batched", 5))
+    with uow.engine.begin() as connection:
+        held = {"lane": Lane.BATCH.value, "state": "running", "lease_token": func.gen_random_uuid()}
+        connection.execute(update(evaluations).values(lease_until=func.now(), **held))
+    _submit(uow, *_many("live", 5))
+
+    assert _dispatch(uow, {HAIKU: 3}, limit=4) == 3
+
+
+def test_a_few_rows_of_everybody_are_as_good_as_all_of_them(uow: UnitsOfWork) -> None:
+    """However unevenly the due work lies: the room is filled."""
+    for number in range(12):
+        _submit(uow, "one", workspace=f"small-{number}")
+    _submit(uow, *_many("call", 60), workspace="large")
+
+    assert _dispatch(uow, {}, limit=50) == 50
+
+
 def test_only_models_that_something_waits_for_are_asked_about(uow: UnitsOfWork) -> None:
     pace = APace({}, uow.engine)
     assert dispatch_work(uow=uow, pace=pace, in_flight_limit=10) == 0

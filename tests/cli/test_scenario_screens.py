@@ -38,6 +38,11 @@ def shown(*items: SuiteProgress | ProgressEvent, terminal: bool = False, lines: 
     return stream.getvalue()
 
 
+def last_frame(screen: str) -> str:
+    """What stands on a terminal in the end: Rich clears the lines of a frame before it draws the next one."""
+    return screen.rsplit("\x1b[2K", 1)[1]
+
+
 def on_paper(result: SuiteResult, *, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as captured:
@@ -71,9 +76,9 @@ def test_a_terminal_gets_a_bar_for_the_suite_and_one_for_each_run_under_way() ->
         terminal=True,
     )
 
-    assert "1/2  1 running, 1 passed" in screen.replace("  0", " 0")
-    assert "slow #2" in screen
-    assert "11/40" in screen
+    assert "1/2 1 running, 1 passed" in last_frame(screen)
+    assert "slow #2" in last_frame(screen)
+    assert "11/40" in last_frame(screen)
     assert "plain #1" not in screen
 
 
@@ -89,7 +94,7 @@ def test_an_event_that_comes_late_changes_nothing() -> None:
     )
 
     assert "30/40" not in screen
-    assert screen.rstrip().splitlines()[-1].count("2/2") == 1
+    assert "2/2 2 passed" in last_frame(screen)
 
 
 def test_a_reading_of_the_rows_does_not_take_turns_back() -> None:
@@ -100,7 +105,7 @@ def test_a_reading_of_the_rows_does_not_take_turns_back() -> None:
         terminal=True,
     )
 
-    assert "15/40" in screen.rstrip().splitlines()[-1]
+    assert "15/40" in last_frame(screen)
 
 
 def test_a_summary_has_every_rate_with_its_denominator() -> None:

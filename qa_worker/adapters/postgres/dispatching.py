@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Text, Uuid, bind
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.tables import evaluations, rubric_versions
-from qa_worker.adapters.postgres.work import seconds
+from qa_worker.adapters.postgres.work import is_sent, seconds
 from qa_worker.application.ports import Room, UnderWay
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.work import Lane, WorkState
@@ -100,7 +100,7 @@ def _under_way() -> Select[Any]:
     return (
         select(_WORK.workspace_id, rubric_versions.c.model, func.count(), func.count().filter(just_sent))
         .join(rubric_versions, rubric_versions.c.id == _WORK.rubric_version_id)
-        .where(_WORK.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]))
+        .where(_WORK.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]), is_sent(evaluations))
         .group_by(_WORK.workspace_id, rubric_versions.c.model)
     )
 

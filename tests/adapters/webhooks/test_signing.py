@@ -116,6 +116,7 @@ def test_a_parcel_shows_neither_its_target_nor_its_secrets() -> None:
 
     assert "hooks.example.com" not in shown
     assert "whsec_abc" not in shown
+    assert "quoted" not in shown
 
 
 def test_what_may_be_shown_of_a_target_is_its_scheme_and_host() -> None:
