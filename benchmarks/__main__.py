@@ -19,6 +19,7 @@ FULL: dict[str, list[str]] = {
     "fairness": [],
     "outage": [],
     "limits": [],
+    "scenarios": [],
 }
 QUICK: dict[str, list[str]] = {
     "enqueue": ["--calls", "5000"],
@@ -27,6 +28,7 @@ QUICK: dict[str, list[str]] = {
     "fairness": ["--queued", "2000", "--calls", "10"],
     "outage": ["--calls", "600", "--overloaded", "15", "--silent", "10"],
     "limits": ["--cases", "start", "--window", "45"],
+    "scenarios": ["--runs", "64", "--turns", "6", "--processes", "1", "--memory-runs", "200"],
 }
 
 

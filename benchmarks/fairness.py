@@ -64,10 +64,10 @@ def measure(case: Case, *, queued: int, calls: int, processes: int) -> dict[str,
 
             of_b(2, 0)
             alone_s = statistics.median(of_b(10, 10))
-            system.stop_beat()
+            system.pause_beat()
             wanted = Wanted(judge=JudgeKind.CLAUDE, lane=case.lane)
             system.submit([a_call(number) for number in range(queued)], wanted=wanted, workspace="a")
-            system.start_beat()
+            system.resume_beat()
             time.sleep(_SETTLED_S)
             waiting = [system.counts().get("pending", 0)]
             ratios = sorted(took / alone_s for took in of_b(calls, 100))

@@ -83,12 +83,14 @@ class Rig:
         """A producer's client."""
         return bootstrap.Client(database_url=self.database_url, broker_url=self.broker_url)
 
-    def start_worker(self, queue: Queue, **extra: str) -> psutil.Process:
-        """A worker process; returns when it takes messages."""
+    def start_worker(self, queue: Queue, *, concurrency: int | None = None, **extra: str) -> psutil.Process:
+        """A worker process; returns when it takes messages. `concurrency` takes the place of the usual one."""
         number = len(self.parts.get("workers", []))
         log = self.folder / f"{queue.value}-{number}.log"
         name = f"{queue.value}-{number}@bench"
         arguments = [argument.replace(f"{queue.value}@%h", name) for argument in worker_arguments(queue)]
+        # The last one holds.
+        arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
         process = self._spawn(arguments, log, {**self.env, **extra})
         part = "workers" if queue is not Queue.MAINTENANCE else "maintenance"
         self.parts.setdefault(part, []).append(process)
@@ -101,11 +103,14 @@ class Rig:
         process = self._spawn(list(beat_arguments(schedule)), self.folder / "beat.log", self.env)
         self.parts.setdefault("maintenance", []).append(process)
 
-    def stop_beat(self) -> None:
-        """End beat; nothing is dispatched until it is started again."""
-        beat = self.parts["maintenance"].pop()
-        beat.terminate()
-        beat.wait(10)
+    def pause_beat(self) -> None:
+        """Nothing is dispatched until `resume_beat`."""
+        self.parts["maintenance"][-1].suspend()
+        time.sleep(0.5)  # what it has sent is done
+
+    def resume_beat(self) -> None:
+        """Go on."""
+        self.parts["maintenance"][-1].resume()
 
     def counts(self) -> dict[str, int]:
         """Evaluations by state."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -61,7 +60,7 @@ def pipeline(case: Case, *, calls: int, latency_s: float) -> dict[str, Any]:
     extra = {
         "QA_EVALUATE_CONCURRENCY": str(case.slots),
         "QA_IN_FLIGHT_LIMIT": str(case.in_flight),
-        "QA_DISPATCH_EVERY_S": "0.25",
+        "QA_DISPATCH_EVERY_S": "0.5",
     }
     with rig(latency_s=latency_s, extra=extra) as system:
         for _ in range(case.processes):
@@ -70,11 +69,11 @@ def pipeline(case: Case, *, calls: int, latency_s: float) -> dict[str, Any]:
         system.start_beat()
         system.submit([a_call(-number) for number in range(1, _WARM + 1)])
         wait_for(lambda: system.counts().get("done", 0) >= _WARM, what="the limiter is warm")
-        system.stop_beat()
+        system.pause_beat()
         since = _now(system)
         submitted_s = _submit(system, case, calls)
         before = system.used()
-        system.start_beat()
+        system.resume_beat()
         wait_for(lambda: system.counts().get("done", 0) >= calls + _WARM, what="all are done", within_s=900)
         return {
             "case": case.name,
@@ -105,12 +104,22 @@ def baseline(*, calls: int, latency_s: float, in_flight: int) -> dict[str, Any]:
 
 def _submit(system: Rig, case: Case, calls: int) -> float:
     """Store the calls, sending nothing: the dispatcher will. Seconds it took."""
-    wanted = Wanted(judge=JudgeKind.CLAUDE, lane=case.lane)
+    # What can wait is left to the dispatcher, which is paused: so nothing leaves while calls are stored.
+    wanted = Wanted(judge=JudgeKind.CLAUDE, lane=Lane.BACKLOG)
     started = time.monotonic()
     for number in range(case.workspaces):
         batch = [a_call(place) for place in range(number, calls, case.workspaces)]
         system.submit(batch, wanted=wanted, workspace=f"bench-{number}")
-    return time.monotonic() - started
+    took_s = time.monotonic() - started
+    _execute(system, "UPDATE evaluations SET lane = :lane WHERE state = 'pending'", lane=case.lane.value)
+    return took_s
+
+
+def _execute(system: Rig, statement: str, **values: Any) -> None:
+    engine = create_engine(system.database_url)
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+    engine.dispose()
 
 
 def _now(system: Rig) -> Any:
@@ -164,8 +173,6 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=1.0, help="of the local Messages API, in seconds")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     options = parser.parse_args()
-    # Of this process, which only stores calls: the dispatcher sends them.
-    os.environ["QA_IN_FLIGHT_LIMIT"] = "1"
     results = [
         baseline(calls=options.calls, latency_s=options.latency, in_flight=in_flight)
         for in_flight in (200, 400)

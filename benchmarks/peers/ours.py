@@ -42,7 +42,7 @@ def running(*, at_once: int, latency_s: float) -> Iterator[Rig]:
         system.start_beat()
         _store(system, _WARM, Lane.LIVE)
         wait_for(lambda: system.counts().get("done", 0) >= _WARM, what="the limiter is warm")
-        system.stop_beat()
+        system.pause_beat()
         yield system
 
 
@@ -57,15 +57,13 @@ def graded(system: Rig, lane: Lane, *, calls: int) -> dict[str, Any]:
         since = connection.execute(_NOW).scalar_one()
         system.control({"reset": True})
         before = system.used().cpu_s
-        system.start_beat()
+        system.resume_beat()
         wait_for(lambda: system.stats()["requests"] > 0, what="the first request")
-        # Beat is a new process: its start isn't the price of anything that is measured.
-        before["maintenance"] += sum(system.parts["maintenance"][-1].cpu_times()[:2])
         wait_for(lambda: _states(connection).keys() == {"done"}, what="all are graded", within_s=900)
         after = system.used()
         wall_s, with_verdict = connection.execute(_TOOK, {"since": since}).one()
     engine.dispose()
-    system.stop_beat()
+    system.pause_beat()
     if with_verdict != waiting:
         raise RuntimeError(f"{with_verdict} of {waiting} were graded")
     parts = {
