@@ -20,6 +20,8 @@ FULL: dict[str, list[str]] = {
     "outage": [],
     "limits": [],
     "scenarios": [],
+    "alerts": [],
+    "deliveries": [],
 }
 QUICK: dict[str, list[str]] = {
     "enqueue": ["--calls", "5000"],
@@ -29,6 +31,8 @@ QUICK: dict[str, list[str]] = {
     "outage": ["--calls", "600", "--overloaded", "15", "--silent", "10"],
     "limits": ["--cases", "start", "--window", "45"],
     "scenarios": ["--runs", "64", "--turns", "6", "--processes", "1", "--memory-runs", "200"],
+    "alerts": ["--calls", "30"],
+    "deliveries": ["--only", "1 of 20 slow"],
 }
 
 

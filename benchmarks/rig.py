@@ -150,6 +150,7 @@ class Rig:
         started = [process for roots in self.parts.values() for process in roots if process.is_running()]
         for process in started:
             process.terminate()
+            process.resume()
         _, alive = psutil.wait_procs(started, timeout=10)
         for process in alive:
             process.kill()

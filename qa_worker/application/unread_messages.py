@@ -20,6 +20,7 @@ UNREADABLE, UNKNOWN_TASK, BAD_ARGUMENTS = "unreadable", "unknown_task", "bad_arg
 _NAMESPACE = uuid.UUID("0d1c6c3e-3d52-5b1e-a1f5-5b3a0c6c7d21")
 _NAME_CHARS = 100
 _PARTS = 3
+_OURS = frozenset(TaskName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def fault_of(task: str, body: object, *, known: Container[str]) -> Fault | None:
         return Fault(UNREADABLE, "It is not [args, kwargs, embed], as messages to tasks are.")
     if not isinstance(parts[2], dict | None):
         return Fault(UNREADABLE, "Its third part is no object.")
-    return _wrong_arguments(TaskName(task), parts[0], parts[1]) if task in set(TaskName) else None
+    return _wrong_arguments(TaskName(task), parts[0], parts[1]) if task in _OURS else None
 
 
 def unread_message(*, queue: str, task: str, body: bytes, fault: Fault, at: datetime) -> UnreadMessage:
@@ -77,7 +78,7 @@ def readable(letter: OpenLetter) -> Message | Fault:
         body = json.loads(payload["head"])
     except (ValueError, RecursionError):
         return Fault(UNREADABLE, "It is no JSON.")
-    fault = fault_of(letter.task, body, known=set(TaskName))
+    fault = fault_of(letter.task, body, known=_OURS)
     if fault is not None:
         return fault
     if letter.queue not in set(Queue) - {Queue.DEAD_LETTER}:

@@ -80,6 +80,7 @@ def status(
     client = bootstrap.Client(database_url=running.database_url, broker_url=running.broker_url)
     try:
         backlog, gateway, spending = client.queries.backlog(), client.gateway(), client.spending()
+        letters = client.alerts.queries.letter_figures()
     finally:
         client.close()
     if as_json:
@@ -91,11 +92,15 @@ def status(
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
         facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
+        facts |= {"dead_letters": asdict(letters)}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
         _show_gateway(gateway)
         _show_budgets(spending)
+        if letters.depth:
+            hours = (letters.oldest_open_s or 0) / 3600
+            results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
     raise typer.Exit(0 if healthy else 1)
 
 

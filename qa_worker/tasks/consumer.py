@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.control import active_queues, inspect_command
 from kombu.exceptions import KombuError
 from vine import promise
 
@@ -22,6 +23,8 @@ from qa_worker.application.bury_message import Kept
 from qa_worker.application.dead_letters import UnreadMessage
 from qa_worker.application.unread_messages import UNREADABLE, Fault, fault_of
 from qa_worker.domain.errors import StoreUnavailable
+from qa_worker.messages import Queue
+from qa_worker.producer import declared_queue
 
 log = structlog.get_logger(__name__)
 _CELERYS_LOG = get_logger(__name__)
@@ -93,6 +96,12 @@ class Consumer(CeleryConsumer):
             return
         log.warning("message_buried", queue=unread.queue, task=unread.task, reason=unread.reason, kept=kept.value)
         self.call_soon_ack(message.ack_log_error, _CELERYS_LOG, self.connection_errors)
+
+
+@inspect_command(name="active_queues")
+def _queues_for_monitors(state: Any) -> list[dict[str, Any]]:
+    """As Celery's own, and the dead-letter queue: Flower shows the lengths of those queues only that a worker names here."""
+    return [*active_queues(state), declared_queue(Queue.DEAD_LETTER).as_dict(recurse=True)]
 
 
 def _fault(message: Any, known: Container[str]) -> Fault | None:

@@ -14,7 +14,7 @@ from qa_worker.domain.evaluation import Finding
 from qa_worker.domain.rubric import Severity
 from qa_worker.domain.run import RunState
 from qa_worker.domain.suite import SuiteResult
-from tests.suites import a_run, a_suite
+from tests.suites import Outcomes, a_run, a_suite
 
 SUITE, PLAIN, SLOW = uuid.UUID(int=1), uuid.UUID(int=2), uuid.UUID(int=3)
 MISSING = Finding("intent_completion", Severity.CRITICAL, "find_patient was never called")
@@ -40,7 +40,7 @@ def shown(*items: SuiteProgress | ProgressEvent, terminal: bool = False, lines: 
 
 def last_frame(screen: str) -> str:
     """What stands on a terminal in the end: Rich clears the lines of a frame before it draws the next one."""
-    return screen.rsplit("\x1b[2K", 1)[1]
+    return " ".join(screen.rsplit("\x1b[2K", 1)[1].split())
 
 
 def on_paper(result: SuiteResult, *, width: int = 100) -> str:
@@ -109,7 +109,7 @@ def test_a_reading_of_the_rows_does_not_take_turns_back() -> None:
 
 
 def test_a_summary_has_every_rate_with_its_denominator() -> None:
-    outcomes = {"plain": [True, True, True], "slow": [True, False, RunState.ERROR]}
+    outcomes: Outcomes = {"plain": [True, True, True], "slow": [True, False, RunState.ERROR]}
     spoilt = a_run("plain", RunState.INVALID, repeat=1, attempt=0)
 
     text = on_paper(a_suite(outcomes, version="v13", extra=[spoilt]))

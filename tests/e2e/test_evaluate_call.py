@@ -100,6 +100,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(system: System) -> None:
     system.workers.start_beat()
     accepted = system.submit(*(a_call(f"call-{number}") for number in range(200)))
     eventually(lambda: system.states().count("done") >= 40, what="40 of 200 are done")
+    eventually(lambda: system.states().count("running") >= 4, what="some are at the judge")
 
     system.workers.kill(first)
     killed_at, killed_on = time.monotonic(), datetime.now(UTC)
