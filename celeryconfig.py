@@ -45,8 +45,6 @@ task_retry_on_worker_lost = (
 # Ours keep what can't be used, as dead letters. Celery's own drop it, and a message with an odd body ends one worker after
 # the other (measured).
 worker_consumer = "qa_worker.tasks.consumer:Consumer"
-if broker_url.startswith(("redis", "valkey")):
-    broker_transport = "qa_worker.adapters.queue.guarded_redis:Transport"
 
 # Answers take seconds: threads wait as well as gevent does, need no patching, and gevent never redelivers on Redis.
 worker_pool = "threads"

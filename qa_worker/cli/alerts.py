@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from qa_worker.application.alert_queries import AlertView, DeliveryView, TryView
 from qa_worker.application.channels import Answer
@@ -41,7 +41,7 @@ def list_(
     if not found:
         results.print("No alert yet." if before is None else "No older alert.")
         return
-    table = Table("Alert", "Raised (UTC)", "Severity", "What", "Deliveries")
+    table = Table(Column("Alert", no_wrap=True), "Raised (UTC)", "Severity", "What", "Deliveries")
     for alert in found:
         title = render.cut(alert.title, _TITLE_CHARS)
         table.add_row(

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from qa_worker.application.alert_queries import LetterView
 from qa_worker.application.dead_letters import Refused, Replay, Replayed
@@ -218,7 +218,17 @@ def _as_dict(letter: LetterView) -> dict[str, Any]:
 
 
 def _table(found: Sequence[LetterView]) -> Table:
-    table = Table("Letter", "Died (UTC)", "Kind", "From", "Reason", "Tries", "Deaths", "Became", "Last error")
+    table = Table(
+        Column("Letter", no_wrap=True),
+        "Died (UTC)",
+        "Kind",
+        "From",
+        "Reason",
+        "Tries",
+        "Deaths",
+        "Became",
+        "Last error",
+    )
     for one in found:
         table.add_row(
             str(one.id),

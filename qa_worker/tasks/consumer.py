@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer as CeleryConsumer
-from celery.worker.control import active_queues, inspect_command
+from celery.worker.control import Panel, inspect_command
 from kombu.exceptions import KombuError
 from vine import promise
 
@@ -29,6 +29,7 @@ from qa_worker.producer import declared_queue
 log = structlog.get_logger(__name__)
 _CELERYS_LOG = get_logger(__name__)
 
+_GUARDED = "qa_worker.adapters.queue.guarded_redis:Transport"
 _BAD_DATA = (KombuError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _NO_TASK = Fault(UNREADABLE, "It has no headers `task` and `id`, as messages of Celery's protocol 2 have.")
 _NO_TIME = Fault(UNREADABLE, "Its header `eta` or `expires` is no time.")
@@ -42,11 +43,19 @@ class Consumer(CeleryConsumer):
     strategies: Mapping[str, Any]
     connection_errors: tuple[type[BaseException], ...]
     call_soon_ack: Callable[..., object]
+    ensure_connected: Callable[[Any], Any]
+    app: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A thread of its own: a database that is slow must not stop the loop that takes messages and sends heartbeats.
         self._burying = ThreadPoolExecutor(1, thread_name_prefix="bury")
+
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """Messages come through a transport that survives what isn't one, where the broker is Redis."""
+        on_redis = str(self.app.conf.broker_read_url).startswith(("redis", "valkey"))
+        transport = _GUARDED if on_redis else None
+        return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat, transport=transport))
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[Any], None]:
         """Look at each message first; the decoded body is kept in it, so that nothing is decoded twice."""
@@ -98,10 +107,13 @@ class Consumer(CeleryConsumer):
         self.call_soon_ack(message.ack_log_error, _CELERYS_LOG, self.connection_errors)
 
 
+_celerys_queues = Panel.data["active_queues"]
+
+
 @inspect_command(name="active_queues")
 def _queues_for_monitors(state: Any) -> list[dict[str, Any]]:
     """As Celery's own, and the dead-letter queue: Flower shows the lengths of those queues only that a worker names here."""
-    return [*active_queues(state), declared_queue(Queue.DEAD_LETTER).as_dict(recurse=True)]
+    return [*_celerys_queues(state), declared_queue(Queue.DEAD_LETTER).as_dict(recurse=True)]
 
 
 def _fault(message: Any, known: Container[str]) -> Fault | None:

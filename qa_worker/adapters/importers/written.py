@@ -50,7 +50,10 @@ def read_written(text: str, model: type[_Model], *, source: str, fixes: Mapping[
 def written_problems(
     text: str, model: type[_Model], *, source: str, fixes: Mapping[str, str]
 ) -> tuple[InvalidInput, ...]:
-    """Everything for which `read_written` would refuse this text; nothing where it wouldn't."""
+    """Everything for which `read_written` would refuse this text; nothing where it wouldn't.
+
+    A misspelt field hides what else is wrong beside and below it, until its name is right.
+    """
     try:
         _validated(text, model)
     except ValidationError as error:

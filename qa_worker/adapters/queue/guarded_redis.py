@@ -4,7 +4,8 @@ Whoever can reach Redis can push anything on a queue; a backend that pushes bare
 off the queue and raises, Celery 5.7 then ends the worker, and the message is gone (measured). Here it is handed on as a
 message that nobody can read, and becomes a dead letter.
 
-Celery finds this class by its name: `broker_transport` in celeryconfig.py.
+Kombu finds this class by its name, which `qa_worker.tasks.consumer` gives for the connection that messages come through. As
+Celery's `broker_transport` it would become part of the broker's URL, which Flower then doesn't understand.
 """
 
 from __future__ import annotations

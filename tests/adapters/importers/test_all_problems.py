@@ -8,7 +8,7 @@ from qa_worker.adapters.importers.scenario import parse_scenario, scenario_probl
 from qa_worker.domain.errors import InvalidInput
 
 GOOD = "id: plain\ntitle: Plain\nagent: booking\nopening: A table, please.\nsteps: [Goodbye.]\n"
-BAD = "id: Plain\ntitle: Plain\nagent: booking\nopening: Hello [silence]\nsteps:\n  - Yes.\n  - 3\nexpectd: {}\n"
+BAD = "id: Plain\ntitle: Plain\nagent: booking\nopening: Hello [silence]\nsteps:\n  - Yes.\n  - 3\nnonsense: {}\n"
 
 
 def test_every_problem_has_its_line_field_and_fix() -> None:
@@ -18,7 +18,7 @@ def test_every_problem_has_its_line_field_and_fix() -> None:
         ("bad.yaml", 1, "id"),
         ("bad.yaml", 4, "opening"),
         ("bad.yaml", 7, "steps[1]"),
-        ("bad.yaml", 8, "expectd"),
+        ("bad.yaml", 8, "nonsense"),
     ]
     assert all(one.problem and one.fix and "first of" not in one.problem for one in problems)
 
