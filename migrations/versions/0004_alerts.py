@@ -231,9 +231,7 @@ def _make_alerts() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alert_matches")),
     )
     op.create_index("ix_alert_matches_alert_id", "alert_matches", ["alert_id"], unique=False)
-    op.create_index(
-        "ix_alert_matches_incident_id_alert_id", "alert_matches", ["incident_id", "alert_id"], unique=False
-    )
+    op.create_index("ix_alert_matches_incident_id_alert_id", "alert_matches", ["incident_id", "alert_id"], unique=False)
     op.create_index(
         "ix_alert_matches_unfolded",
         "alert_matches",

@@ -98,8 +98,7 @@ def _make_suite_runs() -> None:
     )
     running = sa.text("state = 'running'")
     op.create_index("ix_suite_runs_running", "suite_runs", ["created_at"], postgresql_where=running)
-    latest = ["workspace_id", sa.text("created_at DESC")]
-    op.create_index("ix_suite_runs_workspace_id_created_at", "suite_runs", latest)
+    op.create_index("ix_suite_runs_workspace_id_created_at", "suite_runs", ["workspace_id", sa.text("created_at DESC")])
 
 
 def _make_runs() -> None:

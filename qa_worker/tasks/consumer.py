@@ -22,7 +22,6 @@ from qa_worker import bootstrap
 from qa_worker.application.bury_message import Kept
 from qa_worker.application.dead_letters import UnreadMessage
 from qa_worker.application.unread_messages import UNREADABLE, Fault, fault_of
-from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.messages import Queue
 from qa_worker.producer import declared_queue
 
@@ -43,7 +42,6 @@ class Consumer(CeleryConsumer):
     strategies: Mapping[str, Any]
     connection_errors: tuple[type[BaseException], ...]
     call_soon_ack: Callable[..., object]
-    ensure_connected: Callable[[Any], Any]
     app: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,12 +96,13 @@ class Consumer(CeleryConsumer):
 
     def _buried(self, done: Future[Kept], unread: UnreadMessage, message: Any) -> None:
         """Only what is kept is acknowledged, in the loop's own thread. The rest comes again when the broker is asked to."""
-        try:
-            kept = done.result()
-        except StoreUnavailable as error:
-            log.error("message_not_kept", queue=unread.queue, task=unread.task, reason=str(error))  # noqa: TRY400 - no fault of ours
+        error = done.exception()
+        if error is not None:
+            log.error("message_not_kept", queue=unread.queue, task=unread.task, exc_info=error)
             return
-        log.warning("message_buried", queue=unread.queue, task=unread.task, reason=unread.reason, kept=kept.value)
+        log.warning(
+            "message_buried", queue=unread.queue, task=unread.task, reason=unread.reason, kept=done.result().value
+        )
         self.call_soon_ack(message.ack_log_error, _CELERYS_LOG, self.connection_errors)
 
 

@@ -29,7 +29,7 @@ from qa_worker.domain.dead_letter import LetterKind
 from qa_worker.messages import REQUIRED, Message, Queue, TaskName
 
 KNOWN = {name.value for name in TaskName} | {"celery.backend_cleanup"}
-ID = str(uuid.uuid4())
+ID = "1c8ba2bc-ef9f-490f-b4e9-61d5f378b5b0"
 FAULT = Fault(UNREADABLE, "It is odd.")
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 
