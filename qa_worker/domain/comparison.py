@@ -155,7 +155,7 @@ def readable(comparison: Comparison) -> tuple[str, ...]:
 def _figures(pairs: Pairs, difference: Interval) -> str:
     return (
         f"Passed {_share(pairs.before)} before and {_share(pairs.after)} now, over {pairs.n} pairs: {pairs.worse} got "
-        f"worse, {pairs.better} better (exact McNemar p = {pairs.p_value:.3f}; the rate changed by "
+        f"worse, {pairs.better} better (exact McNemar {_p(pairs.p_value)}; the rate changed by "
         f"{100 * difference.low:+.0f} to {100 * difference.high:+.0f} points)."
     )
 
@@ -177,5 +177,10 @@ def _scenario_line(scenario: ScenarioChange) -> str:
     shown = ", shown by itself" if scenario.change else ""
     return (
         f"  {'worse' if scenario.moved < 0 else 'better'}: {scenario.scenario} passed {_share(scenario.before)}, now "
-        f"{_share(scenario.now)} (corrected p = {scenario.adjusted_p:.3f}{shown})"
+        f"{_share(scenario.now)} (corrected {_p(scenario.adjusted_p)}{shown})"
     )
+
+
+def _p(value: float) -> str:
+    # No test gives a probability of nothing.
+    return f"p = {value:.3f}" if round(value, 3) else "p < 0.001"

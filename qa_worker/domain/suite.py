@@ -10,8 +10,11 @@ from enum import IntEnum
 from functools import cached_property
 
 from qa_worker.domain.evaluation import Finding
+from qa_worker.domain.rubric import Severity
 from qa_worker.domain.run import FINAL, MEASURED, Completion, RunState
 from qa_worker.domain.statistics import PassHat, Rate, flaky, pass_hat_k
+
+_WORST_FIRST = (Severity.CRITICAL, Severity.MAJOR, Severity.MINOR)
 
 
 class ExitCode(IntEnum):
@@ -57,7 +60,8 @@ class RunResult:
     @property
     def why(self) -> str:
         """Why the run stands where it stands, in one line: its message, or else its worst findings."""
-        said = "; ".join(finding.explanation for finding in self.findings[:3])
+        worst = sorted(self.findings, key=lambda finding: _WORST_FIRST.index(finding.severity))
+        said = "; ".join(finding.explanation for finding in worst[:3])
         return self.message or said or (self.completion.value if self.completion else self.state.value)
 
 
