@@ -97,6 +97,6 @@ def test_a_tool_call_is_found_by_the_quote_that_facts_give_of_it(arguments: dict
 
 @given(st.text(min_size=1), st.integers(0, 3))
 def test_any_stretch_of_words_of_a_turn_is_found_in_it(text: str, start: int) -> None:
-    said = f"{text} well then, let us see {json.dumps(text)}"
+    said = f"{text} well then, let us see about everything {json.dumps(text)}"
     quote = " ".join(said.split()[start:])
     assert find_quote(talk(agent(said)), quote, turn=0) == 0
