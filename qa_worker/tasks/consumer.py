@@ -1,4 +1,4 @@
-"""The worker's consumer: what can't be used becomes a dead letter, before anything is begun with it.
+"""The worker's consumer: what can't be used becomes a dead letter, before anything is begun with it, and events leave in groups.
 
 Celery finds this class by its name: `worker_consumer` in celeryconfig.py. Its own consumer drops such messages, writes their
 whole contents to the log, and ends the worker over some of them.
@@ -28,6 +28,7 @@ from qa_worker.producer import declared_queue
 log = structlog.get_logger(__name__)
 _CELERYS_LOG = get_logger(__name__)
 
+_EVENTS_EVERY_S = 0.25
 _GUARDED = "qa_worker.adapters.queue.guarded_redis:Transport"
 _BAD_DATA = (KombuError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _NO_TASK = Fault(UNREADABLE, "It has no headers `task` and `id`, as messages of Celery's protocol 2 have.")
@@ -42,12 +43,21 @@ class Consumer(CeleryConsumer):
     strategies: Mapping[str, Any]
     connection_errors: tuple[type[BaseException], ...]
     call_soon_ack: Callable[..., object]
+    _flush_events: Callable[[], None]
     app: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # A thread of its own: a database that is slow must not stop the loop that takes messages and sends heartbeats.
         self._burying = ThreadPoolExecutor(1, thread_name_prefix="bury")
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Events leave in groups: Celery's own way wakes the loop, and asks Redis, for each of the three of a message."""
+        super().register_with_event_loop(hub)
+        hub.call_repeatedly(_EVENTS_EVERY_S, self._flush_events)
+
+    def on_send_event_buffered(self) -> None:
+        """Nothing: a timer sends them."""
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Messages come through a transport that survives what isn't one, where the broker is Redis."""
