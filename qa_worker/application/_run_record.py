@@ -20,6 +20,8 @@ from qa_worker.domain.playback import Rows, now_s
 from qa_worker.domain.retry import Tried, next_step
 from qa_worker.domain.run import Completion, Ended, RunState, settle
 
+BATCH = 500
+
 
 @dataclass(frozen=True, slots=True)
 class SuiteTools:
@@ -78,16 +80,30 @@ def write_end(
 
 
 def go_on(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
-    """End the suite where nothing is left of it; otherwise send as much as it has room for now."""
+    """End the suite where nothing is left of it, then send what there is room for now, of whichever suite."""
+    end_suite(work, suite_run_id, tools)
+    send_due(work, tools)
+
+
+def end_suite(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
+    """End the suite where nothing is left of it."""
     end = work.suites.complete(suite_run_id)
     if end is not None:
         if end.failed and end.state is SuiteState.DONE:
             detail = f"{end.failed} of {end.counted} measured runs failed"
             event = Event(RuleKind.SUITE_FAILED, str(end.id), end.agent_id, tools.clock.now(), detail)
             note_event(work, end.workspace, event)
-        return
-    for run_id in work.suites.queue_next(suite_run_id, limit=tools.in_flight_limit):
+
+
+def send_due(work: UnitOfWork, tools: SuiteTools) -> int:
+    """Send due runs to the workers as far as there is room, suites in turn; returns how many.
+
+    What a run has freed is for all suites, not for its own: otherwise a long one keeps the shared limit for itself.
+    """
+    due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH)
+    for run_id in due:
         work.nudge(messages.run_scenario(run_id))
+    return len(due)
 
 
 def postpone(claimed: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qa_worker import messages
-from qa_worker.application._run_record import SuiteTools, go_on
+from qa_worker.application._run_record import BATCH, SuiteTools, end_suite, go_on, send_due
 from qa_worker.application.ports import Rescued
 from qa_worker.application.running import MOST_RUNS, WantedSuite
 from qa_worker.domain.agent_under_test import unknown_tools
 from qa_worker.domain.errors import Collided, InvalidInput
 
-BATCH = 500
 _TRIES = 3
 
 
@@ -28,8 +27,7 @@ def start_suite(wanted: WantedSuite, *, workspace_name: str, max_attempts: int, 
     _check(wanted)
     with tools.uow() as work:
         suite_run_id = work.suites.add(wanted, workspace_name=workspace_name, max_attempts=max_attempts)
-        for run_id in work.suites.queue_next(suite_run_id, limit=tools.in_flight_limit):
-            work.nudge(messages.run_scenario(run_id))
+        send_due(work, tools)
         work.commit()
     return suite_run_id
 
@@ -66,11 +64,9 @@ def dispatch_runs(*, tools: SuiteTools) -> int:
     """
     _apply_cancels(tools)
     with tools.uow() as work:
-        due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH)
-        for run_id in due:
-            work.nudge(messages.run_scenario(run_id))
+        sent = send_due(work, tools)
         work.commit()
-    return len(due)
+    return sent
 
 
 def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[], int]) -> Rescued:
@@ -90,7 +86,9 @@ def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[
             work.nudge(messages.run_scenario(run_id))
         # In one order for everybody, because each locks its suite.
         for suite_run_id in sorted({ref.suite_run_id for ref in ended}):
-            go_on(work, suite_run_id, tools)
+            end_suite(work, suite_run_id, tools)
+        # After all of them: it locks other suites without waiting for them, in no order.
+        send_due(work, tools)
         work.commit()
     return Rescued(freed=freed, buried=len(ended), resent=len(lost))
 

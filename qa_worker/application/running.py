@@ -161,15 +161,11 @@ class Suites(Protocol):
         """Store the versions of all scenarios and of the agent, the suite run and all its runs."""
         ...
 
-    def queue_next(self, suite_run_id: uuid.UUID, *, limit: int) -> Sequence[uuid.UUID]:
-        """Note that messages are about to be sent: for as many due runs of this suite as may be in flight.
+    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+        """Note that messages are about to be sent for these due runs: suites with the fewest in flight go first.
 
         `limit` is how many runs may be queued or running of all suites together.
         """
-        ...
-
-    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
-        """As `queue_next`, for all suites: those with the fewest runs in flight go first."""
         ...
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:

@@ -121,6 +121,48 @@ def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
     assert states(stage, second)["queued"] == 4
 
 
+def test_what_a_run_frees_goes_to_the_suite_that_has_less_in_flight(stage: Stage) -> None:
+    limit_in_flight(stage, 6)
+    first = stage.start(*many(20))
+    second = stage.start(*many(3))
+    assert states(stage, second) == {"pending": 3}
+
+    for _ in range(3):
+        stage.play(next(row.id for row in stage.runs(first) if row.state == "queued"))
+
+    assert states(stage, first) == {"done": 3, "queued": 3, "pending": 14}
+    assert states(stage, second) == {"queued": 3}
+
+
+def test_a_suite_that_has_as_little_in_flight_as_others_has_its_turn(stage: Stage) -> None:
+    limit_in_flight(stage, 1)
+    suites = [stage.start(*many(40)) for _ in range(2)]
+    last = stage.start(*many(1))
+
+    for _ in range(60):
+        queued = next(row.id for one in (*suites, last) for row in stage.runs(one) if row.state == "queued")
+        stage.play(queued)
+        if states(stage, last)["done"]:
+            break
+
+    assert stage.suite(last).state == "done"
+    assert all(states(stage, one)["pending"] for one in suites)
+
+
+def test_the_end_of_a_suite_makes_room_for_another_one(stage: Stage) -> None:
+    limit_in_flight(stage, 1)
+    first = stage.start(*many(1))
+    second = stage.start(*many(1))
+
+    stage.play_all(first)
+
+    assert states(stage, second) == {"queued": 1}
+
+
+def limit_in_flight(stage: Stage, limit: int) -> None:
+    stage.tools = replace(stage.tools, suites=replace(stage.tools.suites, in_flight_limit=limit))
+
+
 def test_many_workers_at_once_never_exceed_max_parallel_and_share_nothing(uow: UnitsOfWork) -> None:
     in_flight: list[int] = []
     strange: list[str] = []

@@ -118,25 +118,18 @@ class PostgresSuites:
         )
         return [uuid.uuid5(workspace, f"scenario/{fingerprint(scenario)}") for scenario in wanted.scenarios]
 
-    def queue_next(self, suite_run_id: uuid.UUID, *, limit: int) -> Sequence[uuid.UUID]:
-        """See the port."""
-        mine = select(suite_runs.c.id).where(suite_runs.c.id == suite_run_id, _OPEN)
-        locked = self._connection.execute(mine.with_for_update(key_share=True)).scalars().all()
-        return self._queue(locked, limit=limit, batch=limit)
-
     def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
         """See the port."""
+        room = min(batch, self._work.room(in_flight_limit=limit))
+        if room <= 0:
+            return []
         has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, _DUE).exists()
-        waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(suite_runs.c.created_at)
+        waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(func.random())
         locked = self._connection.execute(
             waiting.limit(_SUITES_AT_ONCE).with_for_update(key_share=True, skip_locked=True)
         )
-        return self._queue(locked.scalars().all(), limit=limit, batch=batch)
-
-    def _queue(self, suite_ids: Sequence[uuid.UUID], *, limit: int, batch: int) -> Sequence[uuid.UUID]:
-        if not suite_ids:
-            return []
-        chosen = list(self._connection.execute(_in_turn(suite_ids, batch)).scalars())
+        suites = locked.scalars().all()
+        chosen = list(self._connection.execute(_in_turn(suites, room)).scalars()) if suites else []
         queued = self._work.queue_new(chosen, in_flight_limit=limit)
         return [one for one in chosen if one in queued]
 
@@ -194,8 +187,11 @@ class PostgresSuites:
         return suites
 
 
-def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int) -> Any:
-    """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight."""
+def _in_turn(suite_ids: Sequence[uuid.UUID], room: int) -> Any:
+    """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight.
+
+    Suites that have as few are chosen by lot: in a fixed order the last of them would wait for the end of all others.
+    """
     suites = (
         select(
             suite_runs.c.id,
@@ -214,12 +210,12 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int) -> Any:
         select(runs.c.id, func.row_number().over(order_by=order).label("nth"))
         .where(runs.c.suite_run_id == suites.c.id, _DUE)
         .order_by(*order)
-        .limit(func.greatest(0, suites.c.max_parallel - suites.c.in_flight))
+        .limit(func.greatest(0, func.least(room, suites.c.max_parallel - suites.c.in_flight)))
         .lateral("oldest")
     )
     joined = suites.join(oldest, literal(value=True))
     turn = suites.c.in_flight + oldest.c.nth
-    return select(oldest.c.id).select_from(joined).order_by(turn, suites.c.id).limit(batch)
+    return select(oldest.c.id).select_from(joined).order_by(turn, func.random()).limit(room)
 
 
 def _agent_of(agent_under_test_id: uuid.UUID) -> Any:
