@@ -8,7 +8,16 @@ from datetime import timedelta
 from typing import assert_never
 
 from qa_worker.application._grading import attempt_record, charge, evidence_of, no_judge, request_for, tried_before
-from qa_worker.application._run_record import RunTools, end_run, next_after, tell, write_end, write_wait
+from qa_worker.application._run_record import (
+    RunTools,
+    end_run,
+    next_after,
+    tell,
+    told,
+    wait_or_end,
+    write_end,
+    write_wait,
+)
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Added, Claimed, NamedRubric, UnitOfWork
 from qa_worker.application.running import ClaimedRun
@@ -123,11 +132,9 @@ def _rubric(work: UnitOfWork, run: ClaimedRun, added: Added, tools: RunTools) ->
     return work.rubrics.default_for(added.key.workspace, added.key.agent_id) or tools.grading.grading.rubric
 
 
-def _not_free(run: ClaimedRun, rows: Rows, tools: RunTools) -> Parked:
+def _not_free(run: ClaimedRun, rows: Rows, tools: RunTools) -> Done | RetryAt | Parked | Dead:
     step = Parked(tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S), _HELD.code)
-    tools.settling.write(lambda work: write_wait(work, run, step, _HELD, tools))
-    tell(run, rows, RunState.PENDING, tools)
-    return step
+    return wait_or_end(run, rows, step, _HELD, tools)
 
 
 def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
@@ -210,10 +217,11 @@ def _postpone(
     tools: RunTools,
     *,
     step: RetryAt | Parked | Dead | None = None,
-) -> RetryAt | Parked | Dead:
+) -> Done | RetryAt | Parked | Dead:
     """The evaluation and its run wait together, or are given up together."""
     now, lease = tools.grading.clock.now(), graded.claimed.lease
     chosen = step or next_after(graded.run, failure, tools)
+    states: list[RunState] = []
 
     def write(work: UnitOfWork) -> None:
         match chosen:
@@ -230,8 +238,7 @@ def _postpone(
                 work.evaluations.bury(lease, evidence=graded.evidence, record=record)
             case _:
                 assert_never(chosen)
-        write_wait(work, graded.run, chosen, failure, tools)
+        states.append(write_wait(work, graded.run, chosen, failure, tools))
 
     tools.settling.write(write, lease=lease)
-    tell(graded.run, graded.rows, RunState.ERROR if isinstance(chosen, Dead) else RunState.PENDING, tools)
-    return chosen
+    return told(graded.run, graded.rows, chosen, states[-1], tools)

@@ -88,11 +88,10 @@ def go_on(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
 def end_suite(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
     """End the suite where nothing is left of it."""
     end = work.suites.complete(suite_run_id)
-    if end is not None:
-        if end.failed and end.state is SuiteState.DONE:
-            detail = f"{end.failed} of {end.counted} measured runs failed"
-            event = Event(RuleKind.SUITE_FAILED, str(end.id), end.agent_id, tools.clock.now(), detail)
-            note_event(work, end.workspace, event)
+    if end is not None and end.failed and end.state is SuiteState.DONE:
+        detail = f"{end.failed} of {end.counted} measured runs failed"
+        event = Event(RuleKind.SUITE_FAILED, str(end.id), end.agent_id, tools.clock.now(), detail)
+        note_event(work, end.workspace, event)
 
 
 def send_due(work: UnitOfWork, tools: SuiteTools) -> int:
@@ -106,12 +105,26 @@ def send_due(work: UnitOfWork, tools: SuiteTools) -> int:
     return len(due)
 
 
-def postpone(claimed: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:
+def postpone(claimed: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> Done | RetryAt | Parked | Dead:
     """A player could not go on: the run waits where it stands, or is given up. Raises LeaseLost, StoreUnavailable."""
-    step = next_after(claimed, failure, tools)
-    tools.settling.write(lambda work: write_wait(work, claimed, step, failure, tools))
-    tell(claimed, rows, RunState.ERROR if isinstance(step, Dead) else RunState.PENDING, tools)
-    return step
+    return wait_or_end(claimed, rows, next_after(claimed, failure, tools), failure, tools)
+
+
+def wait_or_end(
+    claimed: ClaimedRun, rows: Rows, step: RetryAt | Parked | Dead, failure: Failure, tools: RunTools
+) -> Done | RetryAt | Parked | Dead:
+    """Record this step of a run; the outcome, which is another one where the run was to be cancelled."""
+    states: list[RunState] = []
+    tools.settling.write(lambda work: states.append(write_wait(work, claimed, step, failure, tools)))
+    return told(claimed, rows, step, states[-1], tools)
+
+
+def told(
+    claimed: ClaimedRun, rows: Rows, step: RetryAt | Parked | Dead, state: RunState, tools: RunTools
+) -> Done | RetryAt | Parked | Dead:
+    """Say what `write_wait` has made of the run; the outcome."""
+    tell(claimed, rows, state, tools)
+    return Done(state.value) if state is RunState.CANCELLED else step
 
 
 def next_after(claimed: ClaimedRun, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:
@@ -125,8 +138,14 @@ def next_after(claimed: ClaimedRun, failure: Failure, tools: RunTools) -> RetryA
 
 def write_wait(
     work: UnitOfWork, claimed: ClaimedRun, step: RetryAt | Parked | Dead, failure: Failure, tools: RunTools
-) -> None:
-    """The run's row, and what may go in its place. It gets seconds, counted by the database's clock."""
+) -> RunState:
+    """The run's row, and what may go in its place; the state it is in. It gets seconds, counted by the database's clock.
+
+    One that was to be cancelled waits for nothing, and is cancelled now.
+    """
+    if work.runs.hold(claimed.lease):
+        write_end(work, claimed, settle(Completion.CANCELLED), tools)
+        return RunState.CANCELLED
     now = tools.grading.clock.now()
     match step:
         case RetryAt(when, reason):
@@ -140,8 +159,10 @@ def write_wait(
         case Dead():
             ended = settle(Completion.ERROR, message=failure.message)
             write_end(work, claimed, ended, tools, failure=failure)
+            return ended.state
         case _:
             assert_never(step)
+    return RunState.PENDING
 
 
 def tell(claimed: ClaimedRun, rows: Rows, state: RunState, tools: RunTools) -> None:

@@ -7,7 +7,7 @@ history, because the next turn of a run may be played by another process.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -48,9 +48,17 @@ class Target:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+def never() -> bool:
+    """For runs that nobody can cancel."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class PlayContext:
-    """Which run is played, of what, for whom. The same for every turn of a run."""
+    """Which run is played, of what, for whom. The same for every turn of a run.
+
+    `stop` tells whether a cancel was asked for. It costs a query: to be asked before each further request of one reply.
+    """
 
     run_id: uuid.UUID
     workspace: WorkspaceId
@@ -58,6 +66,7 @@ class PlayContext:
     agent: AgentUnderTest
     limits: Limits
     target: Target = field(default_factory=Target)
+    stop: Callable[[], bool] = field(default=never, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class AgentReply:
     latency_s: from the end of the caller's words to the agent's first one, tools included; virtual or measured.
     ends: the agent hangs up after it. transferred: it has handed the caller over to somebody else.
     cost_micro_usd: None where the price isn't known.
+    cut_short: the run was cancelled meanwhile, and these turns are only the beginning of it.
     """
 
     turns: tuple[Turn, ...]
@@ -76,6 +86,7 @@ class AgentReply:
     transferred: bool = False
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
+    cut_short: bool = False
 
 
 @dataclass(frozen=True, slots=True)

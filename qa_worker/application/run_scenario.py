@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -40,6 +41,7 @@ from qa_worker.domain.transcript import Role, Turn
 from qa_worker.domain.work import WorkState, WorkStatus
 
 LEASE_LOST = "lease lost: another worker has this run by now"
+_LOOK_EVERY_S = 1.0
 _MUTE = Failure(FailureKind.UNREADABLE, "caller_said_nothing", "The simulated caller's line holds nothing to play.")
 
 
@@ -72,21 +74,25 @@ class _Conversation:
 
     def __init__(self, claimed: ClaimedRun, tools: RunTools) -> None:
         self._claimed = claimed
+        self._context = replace(claimed.context, stop=self._stop_asked)
         self._tools = tools
         self._rows: Sequence[PlayedTurn] = claimed.rows
         self._unwritten: dict[int, PlayedTurn] = {}
         self._began = tools.grading.clock.now()
         self._cancel_asked = claimed.cancel_asked
+        self._cut_short = False
         self._live = claimed.context.target.kind not in SIMULATED
 
     def go_on(self) -> Outcome:
         """To the end of the run, or to where it has to wait."""
+        if self._cancel_asked:
+            return end_run(self._claimed, self._rows, settle(Completion.CANCELLED), self._tools)
         tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
         if self._claimed.completion is not None:
             return grade_run(self._claimed, self._rows, self._claimed.completion, self._tools)
         try:
             players = self._tools.players
-            agent, caller = players.agent(self._claimed.context), players.caller(self._claimed.context)
+            agent, caller = players.agent(self._context), players.caller(self._context)
         except QaError as missing:
             ended = settle(Completion.ERROR, message=str(missing))
             return end_run(self._claimed, self._rows, ended, self._tools)
@@ -105,7 +111,7 @@ class _Conversation:
         return grade_run(self._claimed, self._rows, ended_by, self._tools)
 
     def _play(self, agent: AgentPlayer, caller: CallerPlayer) -> Completion | Failure:
-        context = self._claimed.context
+        context = self._context
         while True:
             step = next_step(self._rows, context.scenario, greeting=context.agent.greeting, limits=context.limits)
             # A conversation that has come to its end is graded, also where a cancel was asked for meanwhile.
@@ -122,11 +128,13 @@ class _Conversation:
             # A fixed line cost nothing and would be the same again: it is written with the answer to it.
             if not isinstance(step, AskCaller | MakeMove) or _has_cost(taken):
                 self._write()
+            if self._cut_short:
+                return Completion.CANCELLED
 
     def _stopped_by(self) -> Completion | None:
         if self._cancel_asked:
             return Completion.CANCELLED
-        return Completion.TIMEOUT if self._played_s() >= self._claimed.context.limits.run_s else None
+        return Completion.TIMEOUT if self._played_s() >= self._context.limits.run_s else None
 
     def _take(
         self, step: Greet | AskCaller | MakeMove | AskAgent, agent: AgentPlayer, caller: CallerPlayer
@@ -144,25 +152,31 @@ class _Conversation:
                 assert_never(step)
 
     def _caller(self, caller: CallerPlayer, number: int) -> Written | Completion | Failure:
-        reply = caller.line(self._claimed.context, history_of_caller(self._rows), number)
+        reply = caller.line(self._context, history_of_caller(self._rows), number)
         if isinstance(reply, Failure):
             return reply
         line = Line(reply.line, number, reply.done)
         if not playable(line):
-            return ended_without_a_word(self._claimed.context.scenario) if reply.done else _MUTE
+            return ended_without_a_word(self._context.scenario) if reply.done else _MUTE
         return self._move(line, 0, reply)
 
     def _move(self, line: Line, move: int, reply: CallerReply | None = None) -> Written:
-        silence_s = pause_s(line, move, live=self._live)
-        if silence_s:
-            self._tools.sleep(silence_s)
+        self._keep_silent(pause_s(line, move, live=self._live))
         usage, cost = (reply.usage, reply.cost_micro_usd) if reply else (Usage(), 0)
         return moved(self._rows, line, move, live=self._live, usage=usage, cost_micro_usd=cost)
 
+    def _keep_silent(self, left_s: float) -> None:
+        """Wait for so long, or until a cancel is asked for."""
+        while left_s > 0 and not self._cut_short:
+            self._tools.sleep(min(left_s, _LOOK_EVERY_S))
+            left_s -= _LOOK_EVERY_S
+            self._cut_short = self._stop_asked()
+
     def _agent(self, agent: AgentPlayer, history: Sequence[Turn], told: str) -> Written | Failure:
-        reply = agent.reply(self._claimed.context, history, told)
+        reply = agent.reply(self._context, history, told)
         if isinstance(reply, Failure):
             return reply
+        self._cut_short = reply.cut_short
         return replied(self._rows, reply.turns, latency_s=reply.latency_s, last=_of_reply(reply))
 
     def _write(self) -> None:
@@ -176,6 +190,10 @@ class _Conversation:
         self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()
         self._unwritten, self._cancel_asked = {}, asked[-1]
         tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
+
+    def _stop_asked(self) -> bool:
+        with self._tools.grading.uow() as work:
+            return work.runs.cancel_asked(self._claimed.ref.id)
 
     def _played_s(self) -> float:
         """Real seconds spent on this run by all workers that had it. What it waited in its row doesn't count."""

@@ -121,6 +121,14 @@ class Runs(Protocol):
         """Where the work stands."""
         ...
 
+    def cancel_asked(self, run_id: uuid.UUID) -> bool:
+        """Whether somebody wants it cancelled."""
+        ...
+
+    def hold(self, lease: Lease) -> bool:
+        """The same for the rest of this transaction, in which no such request can come. Raises LeaseLost."""
+        ...
+
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
         """Store turns; True where a cancel was asked for. Raises LeaseLost. Doing it again changes nothing."""
         ...
@@ -138,7 +146,7 @@ class Runs(Protocol):
         ...
 
     def again(self, run_id: uuid.UUID) -> None:
-        """The same repeat once more, as the next attempt."""
+        """The same repeat once more, as the next attempt; not where it was to be cancelled."""
         ...
 
     def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
@@ -150,7 +158,10 @@ class Runs(Protocol):
         ...
 
     def cancel(self, run_id: uuid.UUID) -> RunRef | None:
-        """A waiting run is cancelled at once, a running one is told; None where nobody knows such a run."""
+        """A waiting run is cancelled at once, a running one is told; None where nobody knows such a run.
+
+        The same for later attempts of the same repeat.
+        """
         ...
 
 

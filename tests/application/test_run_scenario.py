@@ -8,15 +8,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 
+from qa_worker.adapters.agents.model import ModelAgent
 from qa_worker.adapters.postgres.budget import PostgresBudget
-from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
+from qa_worker.application.conversing import ChatAnswer, ChatRequest, Turned
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.application.playing import AgentKind, AgentPlayer, AgentReply, CallerReply, PlayContext
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
+from qa_worker.domain.chat import Said
+from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt, Skipped
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Told
-from qa_worker.domain.transcript import Turn
+from qa_worker.domain.transcript import ToolCall, Turn
 from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
@@ -117,7 +123,8 @@ def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:
     run_id = one_run(stage, "Hello.", "[silence - 45 seconds] Still there?", kind=AgentKind.HTTP)
     stage.play(run_id)
 
-    assert stage.slept == [30.0]
+    assert sum(stage.slept) == 30.0
+    assert max(stage.slept) <= 1.0
     assert "[the caller was silent for 30 seconds] Still there?" in [text for _, text in stage.players.asked]
 
 
@@ -466,6 +473,166 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
 
     assert stage.run(run_id).outcome == "cancelled"
     assert stage.suite(suite).state == "cancelled"
+
+
+def test_a_cancel_of_one_run_whose_worker_died_ends_it_without_another_word(stage: Stage) -> None:
+    run_id = one_run(stage)
+    for _ in range(3):
+        with stage.uow() as work:
+            assert work.runs.claim(run_id, lease_s=60)
+            work.commit()
+        cancel_run(run_id=run_id, tools=stage.tools.suites)
+        stage.expire(run_id)
+        rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+        stage.make_due()
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.players.asked == []
+    assert stage.letters() == []
+
+
+@pytest.mark.parametrize("fault", [BROKEN, BUSY, REFUSED])
+def test_a_cancel_that_meets_a_fault_of_a_player_ends_the_run_at_once(uow: UnitsOfWork, fault: Failure) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, _history: Sequence[Turn], _told: str) -> Failure:
+        cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        return fault
+
+    stage.players.answer = answer
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Done("cancelled")
+    row = stage.run(run_id)
+    assert (row.outcome, row.completion, row.turn_count) == ("cancelled", "cancelled", 2)
+    assert stage.suite(row.suite_run_id).state == "done"
+    assert stage.letters() == []
+    assert stage.progress.events[-1].state.value == "cancelled"
+
+
+def test_a_cancel_that_meets_a_fault_of_the_judge_leaves_nothing_to_wait_for(stage: Stage) -> None:
+    run_id = one_run(stage)
+
+    class Cancels(ScriptedJudge):
+        def grade(self, request: JudgeRequest) -> JudgeAnswer:
+            cancel_run(run_id=run_id, tools=stage.tools.suites)
+            return super().grade(request)
+
+    stage.judged_by(Cancels([BUSY]))
+
+    assert stage.play(run_id) == Done("cancelled")
+    (evaluation,) = stage.evaluations()
+    assert (evaluation.state, list(evaluation.reasons)) == ("dead", ["cancelled"])
+    assert stage.letters() == []
+
+
+def test_a_cancel_while_a_worker_gives_the_run_back_is_not_lost(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    run_id = one_run(stage)
+    with uow() as work:
+        claimed = work.runs.claim(run_id, lease_s=60)
+        work.commit()
+    assert claimed is not None
+    given_back: list[str] = []
+
+    def gives_it_back(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        """What the worker does just before the request is written on what seems to run."""
+        if "cancel_requested_at IS NULL" in statement and not given_back:
+            given_back.append(statement)
+            with uow() as work:
+                work.runs.wait(claimed.lease, wait_s=300, reason="http_500", counts=True, failure=BROKEN)
+                work.commit()
+
+    event.listen(uow.engine, "before_cursor_execute", gives_it_back)
+    try:
+        cancel_run(run_id=run_id, tools=stage.tools.suites)
+    finally:
+        event.remove(uow.engine, "before_cursor_execute", gives_it_back)
+
+    assert given_back
+    assert stage.run(run_id).outcome == "cancelled"
+
+
+def test_a_cancel_while_the_caller_thinks_keeps_its_line_and_asks_nobody(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def lines(context: PlayContext, _history: Sequence[Turn], _number: int) -> CallerReply:
+        cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        return CallerReply("Hello, I need a table.", usage=Usage(output_tokens=6), cost_micro_usd=2)
+
+    stage.players.lines = lines
+    run_id = one_run(stage, play=Play.FREE)
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.players.asked == []
+    assert (stage.run(run_id).turn_count, stage.run(run_id).cost_micro_usd) == (2, 2)
+
+
+def test_a_cancel_that_comes_with_the_last_word_of_a_spoilt_run_begins_no_other_attempt(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if len(history) == 5:
+            cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        return politely(context, history, told)
+
+    stage.players.answer = answer
+    stage.players.lines = lambda *_: CallerReply("Thank you for calling, how can I help you today?")
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    stage.play_all(suite)
+
+    assert [row.outcome for row in stage.runs(suite)] == ["invalid"]
+    assert stage.suite(suite).state == "done"
+
+
+def test_a_cancel_of_a_spoilt_run_is_one_of_the_attempt_that_came_after_it(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    stage.players.lines = lambda *_: CallerReply("Thank you for calling, how can I help you today?")
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    stage.play(stage.runs(suite)[0].id)
+
+    cancel_run(run_id=stage.runs(suite)[0].id, tools=stage.tools.suites)
+
+    assert [row.outcome for row in stage.runs(suite)] == ["invalid", "cancelled"]
+
+
+def test_a_cancel_is_seen_within_a_reply_of_many_model_calls(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    run_id = one_run(stage, limits=Limits(max_turns=1))
+    asked: list[ChatRequest] = []
+
+    class Model:
+        def say(self, request: ChatRequest) -> ChatAnswer:
+            asked.append(request)
+            cancel_run(run_id=run_id, tools=stage.tools.suites)
+            return ChatAnswer(Said("", (ToolCall("look_up", {}, f"call_{len(asked)}"),)), Usage(output_tokens=7), 5)
+
+    class WithModel(FakePlayers):
+        def agent(self, _context: PlayContext) -> AgentPlayer:
+            return ModelAgent(Model(), Turned("some-model", "low", 100))
+
+    stage.tools = replace(stage.tools, players=WithModel(politely))
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert len(asked) == 1
+    row = stage.run(run_id)
+    assert (row.completion, row.cost_micro_usd, row.turn_count) == ("cancelled", 5, 4)
+    assert stage.evaluations() == []
+
+
+def test_a_cancel_is_seen_within_a_real_silence_and_nobody_is_asked_after_it(stage: Stage) -> None:
+    run_id = one_run(stage, "Hello.", "[silence - 30 seconds] Still there? [hangs up]", kind=AgentKind.HTTP)
+
+    def sleep(seconds: float) -> None:
+        stage.slept.append(seconds)
+        if len(stage.slept) == 3:
+            cancel_run(run_id=run_id, tools=stage.tools.suites)
+
+    stage.tools = replace(stage.tools, sleep=sleep)
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.slept == [1.0, 1.0, 1.0]
+    assert [told for _, told in stage.players.asked] == ["Hello."]
 
 
 def test_a_cancel_after_the_end_changes_nothing(stage: Stage) -> None:

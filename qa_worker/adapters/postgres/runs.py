@@ -7,7 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Uuid, bindparam, case, column, func, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
@@ -81,6 +95,19 @@ class PostgresRuns:
         """See the port."""
         return self._work.status(run_id)
 
+    def cancel_asked(self, run_id: uuid.UUID) -> bool:
+        """See the port."""
+        asked = select(runs.c.cancel_requested_at.is_not(None)).where(runs.c.id == run_id)
+        return bool(self._connection.execute(asked).scalar_one_or_none())
+
+    def hold(self, lease: Lease) -> bool:
+        """See the port."""
+        held = select(runs.c.cancel_requested_at).where(*_mine(lease)).with_for_update()
+        row = self._connection.execute(held).one_or_none()
+        if row is None:
+            raise LeaseLost(str(lease.work_id))
+        return row.cancel_requested_at is not None
+
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
         """See the port."""
         row = self._connection.execute(
@@ -104,7 +131,7 @@ class PostgresRuns:
         """See the port."""
         closed = self._connection.execute(
             update(runs)
-            .where(runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING)
+            .where(*_mine(lease))
             .values(completion=completion.value, call_id=call_id, evaluation_id=evaluation_id)
         )
         if closed.rowcount != 1:
@@ -119,6 +146,11 @@ class PostgresRuns:
         """See the port."""
         state = WorkState.DONE if failure is None else WorkState.DEAD
         self._work.release(lease, {"state": state.value, **_ended(ended), **_error(failure)})
+        if ended.state is RunState.CANCELLED:
+            evaluation = select(runs.c.evaluation_id).where(
+                runs.c.id == lease.work_id, runs.c.evaluation_id.is_not(None)
+            )
+            _leave_ungraded(self._connection, self._connection.execute(evaluation).scalars().all())
         if failure is not None:
             self._write_letters([lease.work_id])
 
@@ -126,6 +158,8 @@ class PostgresRuns:
         """See the port."""
         row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one()
         same = ("suite_run_id", "workspace_id", "scenario_id", "agent_under_test_id", "position", "repeat")
+        if row.cancel_requested_at is not None:
+            return
         attempt_no = row.attempt_no + 1
         values = {name: getattr(row, name) for name in (*same, "lane", "max_attempts")}
         self._connection.execute(
@@ -138,10 +172,11 @@ class PostgresRuns:
     def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
         """See the port."""
         expired = self._work.expired(limit=limit)
-        freed = [row.id for row in expired if row.attempt < row.max_attempts]
+        # Whoever takes one that was to be cancelled does no more than that: it can't kill another worker.
+        freed = [row.id for row in expired if row.attempt < row.max_attempts or row.cancel_requested_at is not None]
         if freed:
             self._work.free(freed)
-        ended = [row for row in expired if row.attempt >= row.max_attempts]
+        ended = [row for row in expired if row.id not in freed]
         for row in ended:
             lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
             completion = Completion(row.completion) if row.completion else Completion.ERROR
@@ -155,9 +190,13 @@ class PostgresRuns:
 
     def cancel(self, run_id: uuid.UUID) -> RunRef | None:
         """See the port."""
-        cancel_where(self._connection, runs.c.id == run_id)
         row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-        return None if row is None else _ref(row)
+        if row is None:
+            return None
+        # It may be found spoilt by its caller this very moment, and the repeat goes on as the next attempt.
+        repeat = and_(*(runs.c[name] == getattr(row, name) for name in ("suite_run_id", "scenario_id", "repeat")))
+        cancel_where(self._connection, repeat & (runs.c.attempt_no >= row.attempt_no))
+        return _ref(row)
 
     def _write_letters(self, run_ids: Sequence[uuid.UUID]) -> None:
         rows = self._connection.execute(select(runs).where(runs.c.id.in_(run_ids)))
@@ -217,6 +256,9 @@ _APPEND = _append()
 
 def cancel_where(connection: Connection, which: Any) -> None:
     """Cancel what waits of these runs, and ask it of those that run. What is final stays as it is."""
+    # Noted on all of them first: one that begins, or goes back to waiting, meanwhile would else be missed by both.
+    asked = which & runs.c.outcome.is_(None) & runs.c.cancel_requested_at.is_(None)
+    connection.execute(update(runs).where(asked).values(cancel_requested_at=_NOW))
     cancelled = connection.execute(
         update(runs)
         .where(which, _WAITING)
@@ -227,12 +269,14 @@ def cancel_where(connection: Connection, which: Any) -> None:
         )
         .returning(runs.c.evaluation_id)
     ).scalars()
-    # One that waited for its judge has an evaluation that nobody will look at any more.
-    ungraded = [one for one in cancelled if one is not None]
-    if ungraded:
-        WorkRows(connection, evaluations).bury_waiting(evaluations.c.id.in_(ungraded), _UNGRADED, limit=len(ungraded))
-    asked = which & (runs.c.state == WorkState.RUNNING.value) & runs.c.cancel_requested_at.is_(None)
-    connection.execute(update(runs).where(asked).values(cancel_requested_at=_NOW))
+    _leave_ungraded(connection, [one for one in cancelled if one is not None])
+
+
+def _leave_ungraded(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:
+    """Of runs that were cancelled while they waited for their judge: nobody will look at these any more."""
+    if evaluation_ids:
+        which, limit = evaluations.c.id.in_(evaluation_ids), len(evaluation_ids)
+        WorkRows(connection, evaluations).bury_waiting(which, _UNGRADED, limit=limit)
 
 
 def read_turns(connection: Connection, run_id: uuid.UUID) -> tuple[PlayedTurn, ...]:
@@ -264,6 +308,10 @@ def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> Claim
         played_s=row.played_s,
         cancel_asked=row.cancel_requested_at is not None,
     )
+
+
+def _mine(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING.value
 
 
 def _ref(row: Row[Any]) -> RunRef:
