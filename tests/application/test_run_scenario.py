@@ -396,6 +396,15 @@ def test_a_run_that_the_caller_spoilt_is_played_again_and_never_counted(uow: Uni
     assert result.rate.n == 0
 
 
+def test_a_caller_who_hangs_up_at_once_is_not_counted_against_the_agent(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(politely, lambda *_: CallerReply("Never mind, goodbye. [hangs up]", done=True)))
+    stage.judged_by(ScriptedJudge([]))
+    run_id = one_run(stage, play=Play.FREE)
+
+    assert stage.play(run_id) == Done("invalid")
+    assert str(stage.run(run_id).message).startswith("ended_too_early")
+
+
 # -- cancel
 
 
