@@ -33,6 +33,7 @@ from qa_worker.domain.playback import Rows, transcript_of, unheard_of
 from qa_worker.domain.retry import next_step
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import NOT_GRADED, Completion, Ended, RunState, settle
+from qa_worker.domain.transcript import Role
 from qa_worker.domain.verdict import could_not_read, decide
 from qa_worker.domain.work import Lane
 
@@ -70,11 +71,15 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
         rows,
         completion,
         claimed,
-        expectations.of_run(evidence_of(claimed), completion),
+        expectations.of_run(evidence_of(claimed), completion, answered=_answered(rows)),
         expectations.check(transcript, scenario.expected, unheard=unheard_of(rows)),
     )
     with tools.grading.leases.hold([claimed.lease]):
         return _judged(graded, tools)
+
+
+def _answered(rows: Rows) -> bool:
+    return bool(rows) and rows[-1].turn.role is not Role.CALLER
 
 
 def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | None:

@@ -11,7 +11,7 @@ from qa_worker.domain.fence import as_shown, clean, fenced, indented, on_one_lin
 from qa_worker.domain.rubric import Criterion, Rubric
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn, canonical
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Part of the rubric version: another wording measures something else. A test fails when texts change and it doesn't."""
 
 _ROLE = """\
@@ -127,6 +127,7 @@ def _expected(expected: Expected) -> Iterator[str]:
 def _facts(evidence: Evidence) -> Iterator[str]:
     yield from (_fact(fact) for fact in evidence.facts)
     yield from _timing(evidence.timing) if evidence.timing else ()
+    yield from (f"- noted: {on_one_line(note)}" for note in evidence.notes)
     if not evidence.facts:
         yield "(no check found anything; that alone doesn't make the call a good one)"
 

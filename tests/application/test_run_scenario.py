@@ -178,6 +178,30 @@ def test_the_deadline_of_the_run_counts_real_time_at_work(uow: UnitsOfWork) -> N
     assert len(stage.players.asked) == 2
 
 
+def test_a_line_that_was_never_put_to_the_agent_is_no_fault_of_its(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    judge = ScriptedJudge([an_assessment()])
+    stage.judged_by(judge)
+    lines = ("Hello.", "[silence - 300 seconds] Can you tell me the opening hours, please?")
+    run_id = one_run(stage, *lines, limits=Limits(call_s=200))
+
+    assert stage.play(run_id) == Done("passed")
+    assert stage.run(run_id).completion == "timeout"
+    (asked,) = judge.requests
+    assert [fact.check.value for fact in asked.evidence.facts] == []
+    assert "limit of time" in asked.evidence.notes[0]
+
+
+def test_a_silence_in_answer_to_the_last_line_is_the_agents(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: AgentReply((), 0.5)))
+    run_id = one_run(stage, "Can you tell me the opening hours, please?", limits=Limits(max_turns=1))
+    stage.play(run_id)
+
+    result = stage.queries.result(stage.run(run_id).suite_run_id)
+    assert result is not None
+    assert "unanswered_caller" in [finding.check for finding in result.runs[0].findings]
+
+
 def test_an_agent_that_hangs_up_ends_the_run(uow: UnitsOfWork) -> None:
     stage = Stage(uow, FakePlayers(lambda *_: says("No. Goodbye, at ten.", ends=True)))
     run_id = one_run(stage)
