@@ -77,6 +77,7 @@ class FakePlayers:
     answer: Callable[[PlayContext, Sequence[Turn], str], AgentReply | Failure]
     lines: Callable[[PlayContext, Sequence[Turn], int], CallerReply | Failure] | None = None
     missing: str = ""
+    name: str = "fake"
     asked: list[tuple[uuid.UUID, str]] = field(default_factory=list)
     heard: list[Sequence[Turn]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -115,7 +115,10 @@ class AgentPlayer(Protocol):
 
 
 class CallerPlayer(Protocol):
-    """Plays the caller."""
+    """Plays the caller. `name` is that of its model, or `script`: results of different callers are hardly comparable."""
+
+    @property
+    def name(self) -> str: ...
 
     def line(self, context: PlayContext, history: Sequence[Turn], number: int) -> CallerReply | Failure:
         """The caller's next line. `number` counts from 0 the lines that this run's caller has given before.

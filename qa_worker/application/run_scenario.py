@@ -81,6 +81,7 @@ class _Conversation:
         self._began = tools.grading.clock.now()
         self._cancel_asked = claimed.cancel_asked
         self._cut_short = False
+        self._caller_name = ""
         self._live = claimed.context.target.kind not in SIMULATED
 
     def go_on(self) -> Outcome:
@@ -96,6 +97,7 @@ class _Conversation:
         except QaError as missing:
             ended = settle(Completion.ERROR, message=str(missing))
             return end_run(self._claimed, self._rows, ended, self._tools)
+        self._caller_name = caller.name
         try:
             ended_by = self._play(agent, caller)
             self._write()
@@ -184,7 +186,7 @@ class _Conversation:
         if not self._unwritten:
             return
         usage, cost = totals(self._rows)
-        played = Played(len(self._rows), now_s(self._rows), self._played_s(), usage, cost)
+        played = Played(len(self._rows), now_s(self._rows), self._played_s(), usage, cost, self._caller_name)
         asked: list[bool] = []
         lease, written = self._claimed.lease, self._unwritten
         self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()

@@ -89,13 +89,17 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a run has come to: written with every exchange, as totals, so that writing it twice changes nothing."""
+    """What a run has come to: written with every exchange, as totals, so that writing it twice changes nothing.
+
+    `caller` is the name of the caller's player.
+    """
 
     turns: int
     clock_s: float
     played_s: float
     usage: Usage
     cost_micro_usd: int | None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,13 @@ from qa_worker.domain.comparison import Change, Comparison, readable
 from qa_worker.domain.suite import ExitCode, SuiteResult
 
 _RECENT = 1000
-_COLOURS = {Change.REGRESSED: "red", Change.IMPROVED: "green", Change.NO_DIFFERENCE: "green", Change.TOO_FEW: "yellow"}
+_COLOURS = {
+    Change.REGRESSED: "red",
+    Change.IMPROVED: "green",
+    Change.NO_DIFFERENCE: "green",
+    Change.TOO_FEW: "yellow",
+    Change.UNTESTED: "yellow",
+}
 
 
 def watched(suites: bootstrap.Suites, suite_run_id: uuid.UUID, *, timeout_s: float, kept: bool = True) -> SuiteResult:

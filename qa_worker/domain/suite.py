@@ -31,7 +31,8 @@ class RunResult:
     """One run as the report shows it.
 
     `repeat` counts from 1; `attempt` counts from 1 the runs of one repeat, of which all but the last were spoilt by the
-    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100.
+    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100. `caller` is
+    what played the caller (a model, or `script`), `judge` and `rubric_version` what it was graded by; empty where unknown.
     """
 
     run_id: str
@@ -49,6 +50,9 @@ class RunResult:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     cost_micro_usd: int | None = None
+    caller: str = ""
+    judge: str = ""
+    rubric_version: str = ""
 
     @property
     def duration_s(self) -> float | None:
@@ -77,7 +81,12 @@ class ScenarioResult:
     @property
     def outcomes(self) -> Mapping[int, bool]:
         """Passed or not, by repeat; only what was measured."""
-        return {run.repeat: run.state is RunState.PASSED for run in self.runs if run.state in MEASURED}
+        return {run.repeat: run.state is RunState.PASSED for run in self.measured}
+
+    @property
+    def measured(self) -> tuple[RunResult, ...]:
+        """The runs that say something of the agent."""
+        return tuple(run for run in self.runs if run.state in MEASURED)
 
     @property
     def rate(self) -> Rate:
@@ -97,7 +106,7 @@ class ScenarioResult:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """A suite's runs, in any order, with what they were run against."""
+    """A suite's runs, in any order, with what they were run against. `target` is the kind of the agent's player."""
 
     name: str
     agent: str
@@ -105,6 +114,7 @@ class SuiteResult:
     runs: tuple[RunResult, ...]
     started_at: datetime | None = None
     completed_at: datetime | None = None
+    target: str = ""
 
     @cached_property
     def scenarios(self) -> tuple[ScenarioResult, ...]:
@@ -138,6 +148,26 @@ class SuiteResult:
         results = [(scenario.rate.successes, scenario.rate.n) for scenario in self.scenarios]
         most = max((n for _, n in results), default=0)
         return tuple(pass_hat_k(results, k) for k in range(1, most + 1))
+
+    @property
+    def callers(self) -> tuple[str, ...]:
+        """What played the callers."""
+        return tuple(sorted({run.caller for run in self.counted if run.caller}))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """What graded the runs."""
+        return tuple(sorted({run.judge for run in self.counted if run.judge}))
+
+    @property
+    def rubric_versions(self) -> tuple[str, ...]:
+        """The fingerprints of all that the runs were graded by: rubrics, the judge's settings, its prompt."""
+        return tuple(sorted({run.rubric_version for run in self.counted if run.rubric_version}))
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done."""
+        return finished(self.runs)
 
     @property
     def exit_code(self) -> ExitCode:

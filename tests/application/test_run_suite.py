@@ -251,6 +251,9 @@ def test_the_result_tells_what_was_measured(stage: Stage) -> None:
     assert result.exit_code == 1
     assert [run.overall is not None for run in result.runs] == [True] * 6
     assert all(run.cost_micro_usd and run.cost_micro_usd > 9 for run in result.runs)
+    assert (result.target, result.callers, result.judges) == ("scripted", ("fake",), ("claude",))
+    assert len(result.rubric_versions) == 1
+    assert result.over
     (line,) = stage.queries.recent("default", limit=5)
     assert line.runs == {RunState.PASSED: 4, RunState.FAILED: 2}
 

@@ -38,6 +38,7 @@ class ModelCaller:
     """Implements the port `CallerPlayer`. A fixed opening is said as it stands, and costs nothing."""
 
     def __init__(self, model: ChatModel, turned: Turned) -> None:
+        self.name = turned.model
         self._model = model
         self._turned = turned
 

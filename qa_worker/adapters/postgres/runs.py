@@ -119,6 +119,7 @@ class PostgresRuns:
                 "clock": played.clock_s,
                 "played": played.played_s,
                 "cost": played.cost_micro_usd,
+                "caller": played.caller,
                 **{f"used_{name}": value for name, value in asdict(played.usage).items()},
                 "rows": [_turn_values(index, turn) for index, turn in sorted(written.items())],
             },
@@ -232,6 +233,7 @@ def _append() -> Select[Any]:
             clock_s=bindparam("clock"),
             played_s=bindparam("played"),
             cost_micro_usd=bindparam("cost"),
+            caller=bindparam("caller"),
             **{name: bindparam(f"used_{name}") for name in _USAGE},
         )
         .returning(runs.c.id, runs.c.cancel_requested_at)

@@ -11,7 +11,15 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.runs import RUN_STATE, read_turns
-from qa_worker.adapters.postgres.tables import agents_under_test, evaluations, findings, runs, scenarios, suite_runs
+from qa_worker.adapters.postgres.tables import (
+    agents_under_test,
+    evaluations,
+    findings,
+    rubric_versions,
+    runs,
+    scenarios,
+    suite_runs,
+)
 from qa_worker.application.running import RunProgress, SuiteLine, SuiteProgress, SuiteState
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import Finding, Source
@@ -58,8 +66,14 @@ class PostgresSuiteQueries:
             if suite is None:
                 return None
             rows = connection.execute(
-                _RUNS.add_columns(evaluations.c.overall, evaluations.c.cost_micro_usd.label("judge_cost"))
+                _RUNS.add_columns(
+                    evaluations.c.overall,
+                    evaluations.c.cost_micro_usd.label("judge_cost"),
+                    rubric_versions.c.judge,
+                    rubric_versions.c.fingerprint.label("rubric_version"),
+                )
                 .outerjoin(evaluations, evaluations.c.id == runs.c.evaluation_id)
+                .outerjoin(rubric_versions, rubric_versions.c.id == evaluations.c.rubric_version_id)
                 .where(runs.c.suite_run_id == suite_run_id)
                 .order_by(*_IN_ORDER)
             ).all()
@@ -71,6 +85,7 @@ class PostgresSuiteQueries:
             runs=tuple(_result(row, found[row.evaluation_id]) for row in rows),
             started_at=suite.created_at,
             completed_at=suite.completed_at,
+            target=suite.kind,
         )
 
     def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:
@@ -97,9 +112,9 @@ class PostgresSuiteQueries:
             return read_turns(connection, run_id)
 
 
-_SUITE = select(suite_runs, agents_under_test.c.ref.label("agent"), agents_under_test.c.version).join(
-    agents_under_test, agents_under_test.c.id == suite_runs.c.agent_under_test_id
-)
+_SUITE = select(
+    suite_runs, agents_under_test.c.ref.label("agent"), agents_under_test.c.version, agents_under_test.c.kind
+).join(agents_under_test, agents_under_test.c.id == suite_runs.c.agent_under_test_id)
 
 
 def _progress(row: Row[Any]) -> RunProgress:
@@ -135,6 +150,9 @@ def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
         completed_at=row.completed_at,
         # Unknown is not zero.
         cost_micro_usd=None if None in costs else sum(costs),
+        caller=row.caller,
+        judge=row.judge or "",
+        rubric_version=row.rubric_version or "",
     )
 
 

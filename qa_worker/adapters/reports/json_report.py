@@ -21,7 +21,10 @@ def suite_json(suite: SuiteResult) -> str:
     document = {
         "schema": SUITE_SCHEMA,
         "suite": suite.name,
-        "agent": {"id": suite.agent, "version": suite.agent_version},
+        "agent": {"id": suite.agent, "version": suite.agent_version, "target": suite.target},
+        "callers": list(suite.callers),
+        "judges": list(suite.judges),
+        "rubric_versions": list(suite.rubric_versions),
         "started_at": _time(suite.started_at),
         "completed_at": _time(suite.completed_at),
         "exit_code": int(suite.exit_code),
@@ -58,6 +61,8 @@ def comparison_json(comparison: Comparison) -> str:
         ],
         "not_compared": [{"scenario": name, "reason": reason} for name, reason in comparison.left_out],
         "repeats_without_partner": comparison.unpaired,
+        "not_tested": list(comparison.untested),
+        "warnings": list(comparison.warnings),
         "text": list(readable(comparison)),
     }
     return _text(document)
@@ -88,6 +93,9 @@ def _run(run: RunResult) -> dict[str, Any]:
         "started_at": _time(run.started_at),
         "completed_at": _time(run.completed_at),
         "cost_usd": None if run.cost_micro_usd is None else run.cost_micro_usd / 1_000_000,
+        "caller": run.caller,
+        "judge": run.judge,
+        "rubric_version": run.rubric_version,
         "findings": [_finding(finding) for finding in run.findings],
     }
 
