@@ -160,6 +160,8 @@ class Stage:
             settling=direct,
             progress=self.progress,
             sleep=self.slept.append,
+            policy=RetryPolicy((10.0, 20.0), max_attempts=3, unreadable_attempts=2, parks_blocked=False),
+            deadline_s=3600.0,
             caller_retries=2,
         )
 

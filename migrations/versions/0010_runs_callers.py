@@ -1,4 +1,4 @@
-"""who played the caller of a run
+"""who played the caller of a run, and how often its players' answers could not be used
 
 Revision ID: 0010
 Revises: 0006
@@ -19,9 +19,11 @@ def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
     op.add_column("runs", sa.Column("caller", sa.Text(), server_default="", nullable=False))
+    op.add_column("runs", sa.Column("unreadable_count", sa.Integer(), server_default="0", nullable=False))
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
+    op.drop_column("runs", "unreadable_count")
     op.drop_column("runs", "caller")

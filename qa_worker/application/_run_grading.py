@@ -10,11 +10,12 @@ from typing import assert_never
 from qa_worker.application._grading import attempt_record, charge, evidence_of, no_judge, request_for, tried_before
 from qa_worker.application._run_record import (
     RunTools,
+    allowed_s,
     end_run,
-    next_after,
     tell,
     told,
     wait_or_end,
+    waits_beyond,
     write_end,
     write_wait,
 )
@@ -189,16 +190,28 @@ def _decided(graded: _Graded, assessment: Assessment) -> Evaluation:
 
 
 def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> Done | RetryAt | Parked | Dead:
-    lease, grading = graded.claimed.lease, tools.grading
-    now, jitter = grading.clock.now(), grading.jitter.fraction()
-    tried = tried_before(lease, failure, grading)
-    step = next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
+    step = _next_after(graded, failure, tools)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = graded.claimed.version.rubric
         proven = rules.established(graded.evidence, rubric=rubric)
         found = (*proven, *expectations.findings(graded.missed, rubric=rubric))
         return _finish(graded, could_not_read(rubric=rubric, code=failure.code, established=found), answer, tools)
     return _postpone(graded, failure, answer, tools, step=step)
+
+
+def _next_after(graded: _Graded, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:
+    lease, grading = graded.claimed.lease, tools.grading
+    tried = tried_before(lease, failure, grading)
+    now, jitter = grading.clock.now(), grading.jitter.fraction()
+    return next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
+
+
+def _bounded(
+    step: RetryAt | Parked | Dead, run: ClaimedRun, failure: Failure, tools: RunTools
+) -> RetryAt | Parked | Dead:
+    """The judge is waited for as long as the run was allowed to take, and no longer: its suite has to end some day."""
+    until = None if run.until is None else run.until + timedelta(seconds=allowed_s(run, tools))
+    return Dead(failure.code) if waits_beyond(step, until) else step
 
 
 def _finish(graded: _Graded, evaluation: Evaluation, answer: JudgeAnswer, tools: RunTools) -> Done:
@@ -225,7 +238,7 @@ def _postpone(
 ) -> Done | RetryAt | Parked | Dead:
     """The evaluation and its run wait together, or are given up together."""
     now, lease = tools.grading.clock.now(), graded.claimed.lease
-    chosen = step or next_after(graded.run, failure, tools)
+    chosen = _bounded(step or _next_after(graded, failure, tools), graded.run, failure, tools)
     states: list[RunState] = []
 
     def write(work: UnitOfWork) -> None:

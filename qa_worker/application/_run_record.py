@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
 from qa_worker import messages
@@ -14,10 +15,10 @@ from qa_worker.application.playing import Players
 from qa_worker.application.ports import Clock, Leases, Records, UnitOfWork, UnitOfWorkFactory
 from qa_worker.application.running import ClaimedRun, Progress, ProgressEvent, SuiteState
 from qa_worker.domain.alert_rule import Event, RuleKind
-from qa_worker.domain.failure import Failure
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt
 from qa_worker.domain.playback import Rows, now_s
-from qa_worker.domain.retry import Tried, next_step
+from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 from qa_worker.domain.run import Completion, Ended, RunState, settle
 
 BATCH = 500
@@ -38,6 +39,8 @@ class RunTools:
 
     grading: how their conversations are graded; its `leases` are those of evaluations. leases: those of runs.
     settling: writes each end in a transaction of its own, because that locks the suite.
+    policy: when a run goes on whose player failed. deadline_s: how long a run may take in all, waits included, before it
+    is graded as far as it came; its grading is waited for as long again.
     caller_retries: how often a repeat is played again that the caller spoilt.
     """
 
@@ -48,6 +51,8 @@ class RunTools:
     settling: Records
     progress: Progress
     sleep: Callable[[float], None]
+    policy: RetryPolicy
+    deadline_s: float
     caller_retries: int = 2
 
 
@@ -130,10 +135,27 @@ def told(
 def next_after(claimed: ClaimedRun, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:
     """When the run is tried again after this failure."""
     lease, grading = claimed.lease, tools.grading
-    # Attempts of a run aren't told apart by their failures: all of them count as unreadable where this one was.
-    tried = Tried(lease.attempt, lease.parked, unreadable=lease.attempt)
+    unreadable = claimed.unreadable + (failure.kind is FailureKind.UNREADABLE)
     now, jitter = grading.clock.now(), grading.jitter.fraction()
-    return next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
+    return next_step(
+        tools.policy, failure, tried=Tried(lease.attempt, lease.parked, unreadable), now=now, jitter=jitter
+    )
+
+
+def allowed_s(claimed: ClaimedRun, tools: RunTools) -> float:
+    """How long this run may take in all, in seconds."""
+    return max(tools.deadline_s, claimed.context.limits.run_s)
+
+
+def waits_beyond(step: RetryAt | Parked | Dead, until: datetime | None) -> bool:
+    """Whether this step is a wait that ends later than that."""
+    match step:
+        case RetryAt(when, _) | Parked(when, _):
+            return until is not None and when > until
+        case Dead():
+            return False
+        case _:
+            assert_never(step)
 
 
 def write_wait(

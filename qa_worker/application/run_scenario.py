@@ -5,17 +5,26 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from qa_worker.application._run_grading import grade_run
-from qa_worker.application._run_record import RunTools, end_run, postpone, tell
+from qa_worker.application._run_record import (
+    RunTools,
+    allowed_s,
+    end_run,
+    next_after,
+    postpone,
+    tell,
+    wait_or_end,
+    waits_beyond,
+)
 from qa_worker.application.playing import SIMULATED, AgentPlayer, AgentReply, CallerPlayer, CallerReply
 from qa_worker.application.running import ClaimedRun, Played, totals
 from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.outcome import Outcome, Skipped
+from qa_worker.domain.outcome import Dead, Outcome, Skipped
 from qa_worker.domain.playback import (
     AskAgent,
     AskCaller,
@@ -42,6 +51,9 @@ from qa_worker.domain.work import WorkState, WorkStatus
 
 LEASE_LOST = "lease lost: another worker has this run by now"
 _LOOK_EVERY_S = 1.0
+_UNANSWERED = Failure(
+    FailureKind.TRANSIENT, "run_deadline", "The run's time was up before the agent had answered once."
+)
 _MUTE = Failure(FailureKind.UNREADABLE, "caller_said_nothing", "The simulated caller's line holds nothing to play.")
 
 
@@ -73,7 +85,8 @@ class _Conversation:
     """One run in this process: its rows, its two players, and how long it has been at it."""
 
     def __init__(self, claimed: ClaimedRun, tools: RunTools) -> None:
-        self._claimed = claimed
+        allowed = timedelta(seconds=allowed_s(claimed, tools) - claimed.age_s)
+        self._claimed = replace(claimed, until=tools.grading.clock.now() + allowed)
         self._context = replace(claimed.context, stop=self._stop_asked)
         self._tools = tools
         self._rows: Sequence[PlayedTurn] = claimed.rows
@@ -109,8 +122,20 @@ class _Conversation:
             postpone(self._claimed, self._rows, Failure(FailureKind.TRANSIENT, "internal_error", message), self._tools)
             raise
         if isinstance(ended_by, Failure):
-            return postpone(self._claimed, self._rows, ended_by, self._tools)
+            return self._postponed(ended_by)
+        if ended_by is Completion.TIMEOUT and not _happened(self._rows):
+            return wait_or_end(self._claimed, self._rows, Dead(_UNANSWERED.code), _UNANSWERED, self._tools)
         return grade_run(self._claimed, self._rows, ended_by, self._tools)
+
+    def _postponed(self, failure: Failure) -> Outcome:
+        """The run waits, or is given up; where its time would be up by then, what happened is graded now."""
+        step = next_after(self._claimed, failure, self._tools)
+        if waits_beyond(step, self._claimed.until):
+            if _happened(self._rows):
+                completion = Completion.CANCELLED if self._stop_asked() else Completion.TIMEOUT
+                return grade_run(self._claimed, self._rows, completion, self._tools)
+            step = Dead(failure.code)
+        return wait_or_end(self._claimed, self._rows, step, failure, self._tools)
 
     def _play(self, agent: AgentPlayer, caller: CallerPlayer) -> Completion | Failure:
         context = self._context
@@ -136,7 +161,9 @@ class _Conversation:
     def _stopped_by(self) -> Completion | None:
         if self._cancel_asked:
             return Completion.CANCELLED
-        return Completion.TIMEOUT if self._played_s() >= self._context.limits.run_s else None
+        until = self._claimed.until
+        late = until is not None and self._tools.grading.clock.now() >= until
+        return Completion.TIMEOUT if late or self._played_s() >= self._context.limits.run_s else None
 
     def _take(
         self, step: Greet | AskCaller | MakeMove | AskAgent, agent: AgentPlayer, caller: CallerPlayer
@@ -191,6 +218,7 @@ class _Conversation:
         lease, written = self._claimed.lease, self._unwritten
         self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()
         self._unwritten, self._cancel_asked = {}, asked[-1]
+        self._claimed = replace(self._claimed, lease=replace(lease, attempt=1, parked=0), unreadable=0)
         tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
 
     def _stop_asked(self) -> bool:
@@ -201,6 +229,12 @@ class _Conversation:
         """Real seconds spent on this run by all workers that had it. What it waited in its row doesn't count."""
         now: datetime = self._tools.grading.clock.now()
         return self._claimed.played_s + (now - self._began).total_seconds()
+
+
+def _happened(rows: Sequence[PlayedTurn]) -> bool:
+    """Whether the agent has done anything since the caller first spoke, so that there is something to grade."""
+    spoken = [place for place, row in enumerate(rows) if row.turn.role is Role.CALLER]
+    return bool(spoken) and any(row.turn.role is not Role.CALLER for row in rows[spoken[0] :])
 
 
 def _has_cost(written: Written) -> bool:

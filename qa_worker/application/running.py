@@ -71,7 +71,10 @@ class ClaimedRun:
     """A run that is ours until its lease runs out, with all that happened so far.
 
     `completion` is None while the conversation goes on; after that only the grading is left. `played_s` are the real
-    seconds that workers have spent on it. `attempt_no` counts from 1 the runs of this repeat.
+    seconds that workers have spent on it, `age_s` those since it was taken for the first time, waits included; `until` is
+    when it has to be over, by the clock of the worker that has it. `lease.attempt` counts from its last turn on, and
+    `unreadable` how many of these attempts got an answer nobody could use. `attempt_no` counts from 1 the runs of this
+    repeat.
     """
 
     lease: Lease
@@ -85,6 +88,9 @@ class ClaimedRun:
     attempt_no: int = 1
     played_s: float = 0.0
     cancel_asked: bool = False
+    age_s: float = 0.0
+    until: datetime | None = None
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,10 @@ class Runs(Protocol):
         ...
 
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
-        """Store turns; True where a cancel was asked for. Raises LeaseLost. Doing it again changes nothing."""
+        """Store turns; True where a cancel was asked for. Raises LeaseLost. Doing it again changes nothing.
+
+        Attempts are counted anew from here.
+        """
         ...
 
     def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
@@ -233,7 +242,7 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """Where one run stands."""
+    """Where one run stands. One that waits for its next attempt says why (`wait_reason`, `message`), and until when."""
 
     id: uuid.UUID
     scenario: str
@@ -244,6 +253,7 @@ class RunProgress:
     max_turns: int
     wait_reason: str = ""
     message: str = ""
+    waits_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgres
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import redis_url
+from qa_worker.bootstrap.grading import run_retry_policy
 from qa_worker.bootstrap.players import WorkerPlayers
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.playback import PlayedTurn
@@ -47,6 +48,8 @@ class ScenarioJobs:
             settling=DirectRecords(grading.uow, patience_s=chosen.lease_s),
             progress=self._progress,
             sleep=time.sleep,
+            policy=run_retry_policy(chosen),
+            deadline_s=chosen.run_deadline_s,
             caller_retries=chosen.caller_retries,
         )
 

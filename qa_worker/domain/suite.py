@@ -33,6 +33,7 @@ class RunResult:
     `repeat` counts from 1; `attempt` counts from 1 the runs of one repeat, of which all but the last were spoilt by the
     simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100. `caller` is
     what played the caller (a model, or `script`), `judge` and `rubric_version` what it was graded by; empty where unknown.
+    A run that waits for its next attempt says what for (`waits_for`, a code; `message` has it in words), and until when.
     """
 
     run_id: str
@@ -53,6 +54,8 @@ class RunResult:
     caller: str = ""
     judge: str = ""
     rubric_version: str = ""
+    waits_for: str = ""
+    waits_until: datetime | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -66,6 +69,8 @@ class RunResult:
         """Why the run stands where it stands, in one line: its message, or else its worst findings."""
         worst = sorted(self.findings, key=lambda finding: _WORST_FIRST.index(finding.severity))
         said = "; ".join(finding.explanation for finding in worst[:3])
+        if self.waits_for:
+            return f"waits ({self.waits_for})" + (f": {self.message}" if self.message else "")
         return self.message or said or (self.completion.value if self.completion else self.state.value)
 
 

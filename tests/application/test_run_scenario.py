@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, update
 
 from qa_worker.adapters.agents.model import ModelAgent
 from qa_worker.adapters.postgres.budget import PostgresBudget
+from qa_worker.adapters.postgres.tables import runs
 from qa_worker.application.conversing import ChatAnswer, ChatRequest, Turned
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.playing import AgentKind, AgentPlayer, AgentReply, CallerReply, PlayContext
@@ -322,6 +323,155 @@ def test_a_fault_is_tried_again_until_the_attempts_are_used_up(uow: UnitsOfWork)
     row = stage.run(run_id)
     assert (row.state, row.outcome, row.completion, row.message) == ("dead", "error", "error", BROKEN.message)
     assert stage.letters() == ["http_500"]
+
+
+def test_attempts_are_counted_from_the_last_turn_on(uow: UnitsOfWork) -> None:
+    stage, asked = Stage(uow), 0
+
+    def every_other_time(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
+        nonlocal asked
+        asked += 1
+        return BROKEN if asked % 2 else politely(context, history, told)
+
+    stage.players.answer = every_other_time
+    run_id = one_run(stage, *(f"Line {number} please" for number in range(8)))
+
+    while isinstance(outcome := stage.play(run_id), RetryAt):
+        stage.make_due()
+
+    assert isinstance(outcome, Done)
+    assert stage.run(run_id).turn_count == 17
+    assert asked == 16
+
+
+def test_answers_that_nobody_can_use_are_counted_by_themselves(uow: UnitsOfWork) -> None:
+    unreadable = Failure(FailureKind.UNREADABLE, "agent_reply", "The agent's reply is no JSON.")
+    faults = [BROKEN, unreadable, unreadable]
+    stage = Stage(uow, FakePlayers(lambda *_: faults.pop(0)))
+    run_id = one_run(stage)
+
+    outcomes = []
+    for _ in range(3):
+        outcomes.append(type(stage.play(run_id)))
+        stage.make_due()
+
+    assert outcomes == [RetryAt, RetryAt, Dead]
+
+
+def test_a_broken_installation_is_an_error_soon(uow: UnitsOfWork) -> None:
+    refused = Failure(FailureKind.BLOCKED, "http_401", "The key is refused.")
+    stage = Stage(uow, FakePlayers(lambda *_: refused))
+    run_id = one_run(stage)
+
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+
+    assert stage.play(run_id) == Dead("http_401")
+    assert stage.run(run_id).message == "The key is refused."
+
+
+LATER = Failure(FailureKind.RATE_LIMITED, "agent_http_429", "The agent asks for fewer requests.", retry_after_s=3000)
+
+
+def test_a_run_that_would_wait_beyond_its_time_is_graded_as_far_as_it_came(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [says("Certainly, at ten."), LATER, LATER]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    run_id = one_run(stage)
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 1000)
+    assert stage.play(run_id) == Done("passed")
+    assert stage.run(run_id).completion == "timeout"
+
+
+def test_a_run_in_which_nothing_happened_in_its_time_is_an_error(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: LATER))
+    run_id = one_run(stage)
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 1000)
+    assert stage.play(run_id) == Dead("agent_http_429")
+    row = stage.run(run_id)
+    assert (row.outcome, row.message) == ("error", LATER.message)
+
+
+def test_a_run_that_is_taken_up_after_its_time_asks_nobody_any_more(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [says("Certainly, at ten."), BROKEN]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    first, second = stage.runs(stage.start(replace(a_scenario(), expected=TOLD), repeats=2))
+    stage.play(first.id)
+    stage.make_due()
+    begin_earlier(stage, 4000)
+    with uow() as work:
+        claimed = work.runs.claim(second.id, lease_s=60)
+        work.commit()
+    assert claimed is not None
+    stage.expire(second.id)
+    rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+    begin_earlier(stage, 4000)
+    stage.make_due()
+
+    stage.play(first.id)
+    assert stage.play(second.id) == Dead("run_deadline")
+
+    assert [stage.run(row.id).completion for row in (first, second)] == ["timeout", "error"]
+    assert len(stage.players.asked) == 2
+
+
+def test_a_scenario_may_ask_for_more_time_than_the_installation_gives(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [LATER, says("At ten."), says("So be it."), says("Bye.")]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    run_id = one_run(stage, limits=Limits(run_s=9000))
+
+    stage.play(run_id)
+    stage.make_due()
+    begin_earlier(stage, 4000)
+
+    assert isinstance(stage.play(run_id), Done)
+    assert stage.run(run_id).completion == "script_ended"
+
+
+def test_a_judge_is_waited_for_as_long_again_and_no_longer(stage: Stage) -> None:
+    run_id = one_run(stage)
+    no_key = Failure(FailureKind.BLOCKED, "no_judge", "This worker has no judge.")
+    stage.judged_by(ScriptedJudge([no_key]))
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 5000)
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 2000)
+    assert stage.play(run_id) == Dead("no_judge")
+    assert (stage.run(run_id).outcome, stage.run(run_id).message) == ("error", no_key.message)
+
+
+def begin_earlier(stage: Stage, seconds: float) -> None:
+    """As if all runs had begun so long ago."""
+    past = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).values(begun_at=runs.c.begun_at - past))
+
+
+def test_a_run_that_waits_says_what_for_and_until_when(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: BROKEN))
+    run_id = one_run(stage)
+    suite = stage.run(run_id).suite_run_id
+    stage.play(run_id)
+
+    progress, result = stage.queries.progress(suite), stage.queries.result(suite)
+
+    assert progress is not None
+    assert result is not None
+    (waits,), (reported,) = progress.runs, result.runs
+    row = stage.run(run_id)
+    assert (waits.wait_reason, waits.message, waits.waits_until) == ("http_500", BROKEN.message, row.not_before)
+    assert (reported.waits_for, reported.waits_until) == ("http_500", row.not_before)
+    assert reported.why == f"waits (http_500): {BROKEN.message}"
 
 
 def test_what_can_not_succeed_is_an_error_at_once(uow: UnitsOfWork) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     Row,
     Select,
     Uuid,
@@ -140,8 +141,10 @@ class PostgresRuns:
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, failure: Failure) -> None:
         """See the port."""
-        record = _Postponed(failure)
-        self._work.release(lease, self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=record))
+        values = self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=_Postponed(failure))
+        if failure.kind is FailureKind.UNREADABLE:
+            values["unreadable_count"] = runs.c.unreadable_count + 1
+        self._work.release(lease, values)
 
     def settle(self, lease: Lease, ended: Ended, *, failure: Failure | None = None) -> None:
         """See the port."""
@@ -208,6 +211,7 @@ _CLAIMED = (
     select(
         runs,
         suite_runs.c.judge,
+        func.extract("epoch", _NOW - runs.c.begun_at).cast(Double).label("age_s"),
         workspaces.c.name.label("workspace_name"),
         scenarios.c.content.label("scenario"),
         agents_under_test.c.content.label("agent"),
@@ -234,6 +238,9 @@ def _append() -> Select[Any]:
             played_s=bindparam("played"),
             cost_micro_usd=bindparam("cost"),
             caller=bindparam("caller"),
+            attempt=1,
+            park_count=0,
+            unreadable_count=0,
             **{name: bindparam(f"used_{name}") for name in _USAGE},
         )
         .returning(runs.c.id, runs.c.cancel_requested_at)
@@ -309,6 +316,8 @@ def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> Claim
         attempt_no=row.attempt_no,
         played_s=row.played_s,
         cancel_asked=row.cancel_requested_at is not None,
+        age_s=row.age_s,
+        unreadable=row.unreadable_count,
     )
 
 

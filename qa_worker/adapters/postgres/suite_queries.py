@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -128,7 +129,12 @@ def _progress(row: Row[Any]) -> RunProgress:
         max_turns=row.max_turns,
         wait_reason=row.wait_reason,
         message=row.message or row.error_message,
+        waits_until=_waits_until(row),
     )
+
+
+def _waits_until(row: Row[Any]) -> datetime | None:
+    return row.not_before if row.wait_reason and row.run_state == RunState.PENDING else None
 
 
 def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
@@ -145,7 +151,9 @@ def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
         turns=row.turn_count,
         overall=row.overall,
         findings=tuple(found),
-        message=row.message,
+        message=row.message or row.error_message,
+        waits_for=row.wait_reason if row.run_state == RunState.PENDING else "",
+        waits_until=_waits_until(row),
         started_at=row.begun_at,
         completed_at=row.completed_at,
         # Unknown is not zero.

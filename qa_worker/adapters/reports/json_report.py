@@ -90,6 +90,8 @@ def _run(run: RunResult) -> dict[str, Any]:
         "turns": run.turns,
         "overall": run.overall,
         "message": run.message,
+        "waits_for": run.waits_for,
+        "waits_until": _time(run.waits_until),
         "started_at": _time(run.started_at),
         "completed_at": _time(run.completed_at),
         "cost_usd": None if run.cost_micro_usd is None else run.cost_micro_usd / 1_000_000,
