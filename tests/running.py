@@ -28,21 +28,24 @@ from qa_worker.application.playing import (
 from qa_worker.application.ports import Leases
 from qa_worker.application.run_scenario import run_scenario
 from qa_worker.application.run_suite import start_suite
-from qa_worker.application.running import ProgressEvent, WantedSuite
+from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgress, WantedSuite
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure
 from qa_worker.domain.outcome import Outcome
+from qa_worker.domain.playback import PlayedTurn
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.scenario import ExpectedOutcome, Limits, Play, Scenario, Told
+from qa_worker.domain.suite import SuiteResult
 from qa_worker.domain.transcript import Role, Turn
 from tests.builders import a_grading
 from tests.conftest import UnitsOfWork
 from tests.fakes import FixedJitter, FrozenClock, NoContext, NoLeases
 
+MINE = "default"
 TOLD = ExpectedOutcome(told=(Told("the time", ("at ten",)),))
 LINES = ("I need a table for two on Friday.", "At eight in the evening.", "Thank you, goodbye.")
 
@@ -128,6 +131,25 @@ class Heard:
         self.events.append(event)
 
 
+class InMine:
+    """What can be asked of the read side, for the workspace of the stage."""
+
+    def __init__(self, queries: PostgresSuiteQueries) -> None:
+        self._queries = queries
+
+    def progress(self, suite_run_id: uuid.UUID) -> SuiteProgress | None:
+        return self._queries.progress(suite_run_id, workspace_name=MINE)
+
+    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
+        return self._queries.result(suite_run_id, workspace_name=MINE)
+
+    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
+        return self._queries.turns(run_id, workspace_name=MINE)
+
+    def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:
+        return self._queries.recent(workspace_name, limit=limit)
+
+
 class Stage:
     """One worker on a real database."""
 
@@ -137,7 +159,8 @@ class Stage:
         self.players = players or FakePlayers(politely)
         self.progress = Heard()
         self.slept: list[float] = []
-        self.queries = PostgresSuiteQueries(uow.engine)
+        self.read_side = PostgresSuiteQueries(uow.engine)
+        self.queries = InMine(self.read_side)
         judges: dict[JudgeKind, Judge] = {JudgeKind.RULES: RulesJudge()}
         direct = DirectRecords(uow)
         grading = Tools(
@@ -182,7 +205,7 @@ class Stage:
         wanted = WantedSuite(
             "nightly", scenarios or (a_scenario(),), agent or an_agent(), Target(kind), max_parallel, repeats
         )
-        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites)
+        return start_suite(wanted, workspace_name=MINE, max_attempts=3, tools=self.tools.suites)
 
     def play(self, run_id: uuid.UUID) -> Outcome:
         """Play one run."""

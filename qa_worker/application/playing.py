@@ -66,6 +66,7 @@ class PlayContext:
     agent: AgentUnderTest
     limits: Limits
     target: Target = field(default_factory=Target)
+    workspace_name: str = ""
     stop: Callable[[], bool] = field(default=never, compare=False, repr=False)
 
 

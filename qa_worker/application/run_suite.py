@@ -93,15 +93,15 @@ def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[
     return Rescued(freed=freed, buried=len(ended), resent=len(lost))
 
 
-def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
-    """Stop a suite run: what waits at once, what runs before its next turn. False where nobody knows it.
+def cancel_suite(*, suite_run_id: uuid.UUID, workspace_name: str, tools: SuiteTools) -> bool:
+    """Stop a suite run: what waits at once, what runs before its next turn. False where the workspace has none such.
 
     Raises:
         StoreUnavailable: the database is out of reach; nothing was asked for.
 
     """
     with tools.uow() as work:
-        known = work.suites.ask_cancel(suite_run_id)
+        known = work.suites.ask_cancel(suite_run_id, workspace_name=workspace_name)
         work.commit()
     if known:
         # By now no run of it can begin any more. Where this process dies here, the dispatcher does the rest.
@@ -112,10 +112,10 @@ def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
     return known
 
 
-def cancel_run(*, run_id: uuid.UUID, tools: SuiteTools) -> bool:
-    """Stop one run, as `cancel_suite` does. False where nobody knows it."""
+def cancel_run(*, run_id: uuid.UUID, workspace_name: str, tools: SuiteTools) -> bool:
+    """Stop one run, as `cancel_suite` does. False where the workspace has none such."""
     with tools.uow() as work:
-        ref = work.runs.cancel(run_id)
+        ref = work.runs.cancel(run_id, workspace_name=workspace_name)
         if ref is not None:
             go_on(work, ref.suite_run_id, tools)
         work.commit()

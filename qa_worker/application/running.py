@@ -170,8 +170,8 @@ class Runs(Protocol):
         """Runs queued longer ago than that and never claimed, except for as many as have messages `waiting`."""
         ...
 
-    def cancel(self, run_id: uuid.UUID) -> RunRef | None:
-        """A waiting run is cancelled at once, a running one is told; None where nobody knows such a run.
+    def cancel(self, run_id: uuid.UUID, *, workspace_name: str) -> RunRef | None:
+        """A waiting run is cancelled at once, a running one is told; None where the workspace has no such run.
 
         The same for later attempts of the same repeat.
         """
@@ -196,8 +196,8 @@ class Suites(Protocol):
         """End the suite run where all its runs are over; None where they aren't, or it had ended before."""
         ...
 
-    def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:
-        """Note that no run of it may begin any more; False where nobody knows such a suite. Commit before `cancel_asked`."""
+    def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:
+        """Note that no run of it may begin any more; False where the workspace has no such suite. Commit before `cancel_asked`."""
         ...
 
     def cancel_asked(self, *, limit: int) -> Sequence[uuid.UUID]:
@@ -281,13 +281,13 @@ class SuiteLine:
 
 
 class SuiteQueries(Protocol):
-    """The read side. Raises StoreUnavailable."""
+    """The read side: what belongs to another workspace is not there. Raises StoreUnavailable."""
 
-    def progress(self, suite_run_id: uuid.UUID) -> SuiteProgress | None:
-        """Where it stands now; None where nobody knows it."""
+    def progress(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteProgress | None:
+        """Where it stands now; None where the workspace has no such suite run."""
         ...
 
-    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
+    def result(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteResult | None:
         """All its runs, with scores and findings."""
         ...
 
@@ -295,8 +295,8 @@ class SuiteQueries(Protocol):
         """The latest suite runs of a workspace, the newest first."""
         ...
 
-    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
-        """What happened in a run so far."""
+    def turns(self, run_id: uuid.UUID, *, workspace_name: str) -> Sequence[PlayedTurn]:
+        """What happened in a run so far; nothing where the workspace has no such run."""
         ...
 
 

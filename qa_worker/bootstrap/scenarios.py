@@ -89,26 +89,26 @@ class Suites:
         """Begin a suite run; see `start_suite`. Raises InvalidInput, StoreUnavailable."""
         return start_suite(wanted, workspace_name=workspace, max_attempts=self._max_attempts, tools=self._tools)
 
-    def watch(self, suite_run_id: uuid.UUID) -> Iterator[SuiteProgress | ProgressEvent]:
+    def watch(self, suite_run_id: uuid.UUID, *, workspace: str) -> Iterator[SuiteProgress | ProgressEvent]:
         """See `watch_suite`. Raises LookupError, StoreUnavailable."""
-        return watch_suite(suite_run_id=suite_run_id, queries=self._queries, feed=self._feed)
+        return watch_suite(suite_run_id=suite_run_id, workspace_name=workspace, queries=self._queries, feed=self._feed)
 
-    def cancel(self, suite_run_id: uuid.UUID) -> bool:
+    def cancel(self, suite_run_id: uuid.UUID, *, workspace: str) -> bool:
         """See `cancel_suite`. Raises StoreUnavailable."""
-        return cancel_suite(suite_run_id=suite_run_id, tools=self._tools)
+        return cancel_suite(suite_run_id=suite_run_id, workspace_name=workspace, tools=self._tools)
 
-    def cancel_run(self, run_id: uuid.UUID) -> bool:
+    def cancel_run(self, run_id: uuid.UUID, *, workspace: str) -> bool:
         """See `cancel_run`. Raises StoreUnavailable."""
-        return cancel_run(run_id=run_id, tools=self._tools)
+        return cancel_run(run_id=run_id, workspace_name=workspace, tools=self._tools)
 
-    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
-        """All its runs, with scores and findings; None where nobody knows it. Raises StoreUnavailable."""
-        return self._queries.result(suite_run_id)
+    def result(self, suite_run_id: uuid.UUID, *, workspace: str) -> SuiteResult | None:
+        """All its runs, with scores and findings; None where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.result(suite_run_id, workspace_name=workspace)
 
     def recent(self, workspace: str, *, limit: int = 20) -> Sequence[SuiteLine]:
         """The latest suite runs of a workspace. Raises StoreUnavailable."""
         return self._queries.recent(workspace, limit=limit)
 
-    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
-        """What happened in a run so far. Raises StoreUnavailable."""
-        return self._queries.turns(run_id)
+    def turns(self, run_id: uuid.UUID, *, workspace: str) -> Sequence[PlayedTurn]:
+        """What happened in a run so far; nothing where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.turns(run_id, workspace_name=workspace)

@@ -177,17 +177,24 @@ def counted(states: Counter[RunState]) -> str:
     return ", ".join(f"{states[state]} {state.value}" for state in RunState if states[state]) or "none"
 
 
-def follow(suites: bootstrap.Suites, suite_run_id: uuid.UUID, board: Board, *, timeout_s: float | None = None) -> bool:
+def follow(
+    suites: bootstrap.Suites,
+    suite_run_id: uuid.UUID,
+    board: Board,
+    *,
+    workspace: str,
+    timeout_s: float | None = None,
+) -> bool:
     """Show a suite run until it is over: True; or until the time is up: False. A database that is away is waited for.
 
     Raises:
-        LookupError: nobody knows this suite run.
+        LookupError: the workspace has no such suite run.
 
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
-            for item in suites.watch(suite_run_id):
+            for item in suites.watch(suite_run_id, workspace=workspace):
                 board.take(item)
                 if deadline is not None and time.monotonic() > deadline:
                     return False

@@ -25,18 +25,20 @@ _COLOURS = {
 }
 
 
-def watched(suites: bootstrap.Suites, suite_run_id: uuid.UUID, *, timeout_s: float, kept: bool = True) -> SuiteResult:
+def watched(
+    suites: bootstrap.Suites, suite_run_id: uuid.UUID, *, workspace: str, timeout_s: float, kept: bool = True
+) -> SuiteResult:
     """The result of a suite run that was watched to its end, or until the time was up."""
     over = False
     try:
         with Board() as board:
-            over = follow(suites, suite_run_id, board, timeout_s=timeout_s)
+            over = follow(suites, suite_run_id, board, workspace=workspace, timeout_s=timeout_s)
     except KeyboardInterrupt:
         if not kept:
             raise
     if not over and kept:
         errors.print(f"It goes on. `qa-worker scenarios watch {suite_run_id}` watches it, `cancel` stops it.")
-    return result_of(suites, suite_run_id)
+    return result_of(suites, suite_run_id, workspace)
 
 
 def tell(result: SuiteResult, *, junit: Path | None = None, as_json: bool) -> None:
@@ -50,11 +52,15 @@ def tell(result: SuiteResult, *, junit: Path | None = None, as_json: bool) -> No
     results.print(summary(result))
 
 
-def result_of(suites: bootstrap.Suites, suite_run_id: uuid.UUID) -> SuiteResult:
-    """What is known of a suite run. Exits with 2 where nobody knows it."""
-    found = suites.result(suite_run_id)
+def result_of(suites: bootstrap.Suites, suite_run_id: uuid.UUID, workspace: str) -> SuiteResult:
+    """What is known of a suite run. Exits with 2 where the workspace has none such."""
+    found = suites.result(suite_run_id, workspace=workspace)
     if found is None:
-        errors.print(f"No suite run {suite_run_id} is known. `qa-worker scenarios list` lists them.", highlight=False)
+        errors.print(
+            f"No suite run {suite_run_id} is known in workspace {plain(workspace)!r}. "
+            "`qa-worker scenarios list` lists them.",
+            highlight=False,
+        )
         raise typer.Exit(ExitCode.BAD_INPUT)
     return found
 
@@ -66,7 +72,7 @@ def find_suite_run(suites: bootstrap.Suites, given: str, workspace: str) -> uuid
     """
     whole = as_uuid(given)
     if whole is not None:
-        result_of(suites, whole)
+        result_of(suites, whole, workspace)
         return whole
     fits = [one.id for one in suites.recent(workspace, limit=_RECENT) if str(one.id).startswith(given.casefold())]
     if len(fits) != 1 or not given:

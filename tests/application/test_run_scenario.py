@@ -27,7 +27,7 @@ from qa_worker.domain.transcript import ToolCall, Turn
 from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
-from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
+from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
 
 pytestmark = pytest.mark.services
 
@@ -586,7 +586,7 @@ def test_a_run_that_waits_is_cancelled_at_once(stage: Stage) -> None:
     run_id = one_run(stage)
     suite = stage.run(run_id).suite_run_id
 
-    assert cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    assert cancel_suite(suite_run_id=suite, workspace_name=MINE, tools=stage.tools.suites)
 
     row = stage.run(run_id)
     assert (row.state, row.outcome, row.completion) == ("dead", "cancelled", "cancelled")
@@ -600,7 +600,7 @@ def test_a_running_run_stops_before_its_next_turn_and_keeps_what_happened(uow: U
 
     def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
         if told == LINES[1]:
-            assert cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+            assert cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
         return politely(context, history, told)
 
     stage.players.answer = answer
@@ -618,7 +618,9 @@ def test_a_cancel_that_meets_the_end_leaves_the_verdict(uow: UnitsOfWork) -> Non
 
     def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
         if told == LINES[2]:
-            cancel_suite(suite_run_id=stage.run(context.run_id).suite_run_id, tools=stage.tools.suites)
+            cancel_suite(
+                suite_run_id=stage.run(context.run_id).suite_run_id, workspace_name=MINE, tools=stage.tools.suites
+            )
         return politely(context, history, told)
 
     stage.players.answer = answer
@@ -634,7 +636,7 @@ def test_a_run_that_waits_for_its_judge_is_cancelled_with_its_evaluation(stage: 
     stage.judged_by(ScriptedJudge([BUSY]))
     stage.play(run_id)
 
-    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
+    assert cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
 
     assert stage.run(run_id).outcome == "cancelled"
     (evaluation,) = stage.evaluations()
@@ -647,7 +649,7 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
         work.runs.claim(run_id, lease_s=60)
         work.commit()
     suite = stage.run(run_id).suite_run_id
-    cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    cancel_suite(suite_run_id=suite, workspace_name=MINE, tools=stage.tools.suites)
     assert stage.run(run_id).state == "running"
 
     stage.expire(run_id)
@@ -664,7 +666,7 @@ def test_a_cancel_of_one_run_whose_worker_died_ends_it_without_another_word(stag
         with stage.uow() as work:
             assert work.runs.claim(run_id, lease_s=60)
             work.commit()
-        cancel_run(run_id=run_id, tools=stage.tools.suites)
+        cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
         stage.expire(run_id)
         rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
         stage.make_due()
@@ -679,7 +681,7 @@ def test_a_cancel_that_meets_a_fault_of_a_player_ends_the_run_at_once(uow: Units
     stage = Stage(uow)
 
     def answer(context: PlayContext, _history: Sequence[Turn], _told: str) -> Failure:
-        cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
         return fault
 
     stage.players.answer = answer
@@ -698,7 +700,7 @@ def test_a_cancel_that_meets_a_fault_of_the_judge_leaves_nothing_to_wait_for(sta
 
     class Cancels(ScriptedJudge):
         def grade(self, request: JudgeRequest) -> JudgeAnswer:
-            cancel_run(run_id=run_id, tools=stage.tools.suites)
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
             return super().grade(request)
 
     stage.judged_by(Cancels([BUSY]))
@@ -728,7 +730,7 @@ def test_a_cancel_while_a_worker_gives_the_run_back_is_not_lost(uow: UnitsOfWork
 
     event.listen(uow.engine, "before_cursor_execute", gives_it_back)
     try:
-        cancel_run(run_id=run_id, tools=stage.tools.suites)
+        cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
     finally:
         event.remove(uow.engine, "before_cursor_execute", gives_it_back)
 
@@ -740,7 +742,7 @@ def test_a_cancel_while_the_caller_thinks_keeps_its_line_and_asks_nobody(uow: Un
     stage = Stage(uow)
 
     def lines(context: PlayContext, _history: Sequence[Turn], _number: int) -> CallerReply:
-        cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+        cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
         return CallerReply("Hello, I need a table.", usage=Usage(output_tokens=6), cost_micro_usd=2)
 
     stage.players.lines = lines
@@ -756,7 +758,7 @@ def test_a_cancel_that_comes_with_the_last_word_of_a_spoilt_run_begins_no_other_
 
     def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
         if len(history) == 5:
-            cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+            cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
         return politely(context, history, told)
 
     stage.players.answer = answer
@@ -774,7 +776,7 @@ def test_a_cancel_of_a_spoilt_run_is_one_of_the_attempt_that_came_after_it(uow: 
     suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
     stage.play(stage.runs(suite)[0].id)
 
-    cancel_run(run_id=stage.runs(suite)[0].id, tools=stage.tools.suites)
+    cancel_run(run_id=stage.runs(suite)[0].id, workspace_name=MINE, tools=stage.tools.suites)
 
     assert [row.outcome for row in stage.runs(suite)] == ["invalid", "cancelled"]
 
@@ -787,7 +789,7 @@ def test_a_cancel_is_seen_within_a_reply_of_many_model_calls(uow: UnitsOfWork) -
     class Model:
         def say(self, request: ChatRequest) -> ChatAnswer:
             asked.append(request)
-            cancel_run(run_id=run_id, tools=stage.tools.suites)
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
             return ChatAnswer(Said("", (ToolCall("look_up", {}, f"call_{len(asked)}"),)), Usage(output_tokens=7), 5)
 
     class WithModel(FakePlayers):
@@ -809,7 +811,7 @@ def test_a_cancel_is_seen_within_a_real_silence_and_nobody_is_asked_after_it(sta
     def sleep(seconds: float) -> None:
         stage.slept.append(seconds)
         if len(stage.slept) == 3:
-            cancel_run(run_id=run_id, tools=stage.tools.suites)
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
 
     stage.tools = replace(stage.tools, sleep=sleep)
 
@@ -823,11 +825,25 @@ def test_a_cancel_after_the_end_changes_nothing(stage: Stage) -> None:
     stage.play(run_id)
     before = stage.run(run_id)
 
-    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
-    assert cancel_suite(suite_run_id=before.suite_run_id, tools=stage.tools.suites)
+    assert cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+    assert cancel_suite(suite_run_id=before.suite_run_id, workspace_name=MINE, tools=stage.tools.suites)
     assert stage.run(run_id) == before
-    assert not cancel_run(run_id=uuid.uuid4(), tools=stage.tools.suites)
-    assert not cancel_suite(suite_run_id=uuid.uuid4(), tools=stage.tools.suites)
+    assert not cancel_run(run_id=uuid.uuid4(), workspace_name=MINE, tools=stage.tools.suites)
+    assert not cancel_suite(suite_run_id=uuid.uuid4(), workspace_name=MINE, tools=stage.tools.suites)
+
+
+def test_nobody_cancels_or_sees_what_belongs_to_another_workspace(stage: Stage) -> None:
+    run_id = one_run(stage)
+    suite = stage.run(run_id).suite_run_id
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+
+    assert not cancel_run(run_id=run_id, workspace_name="other", tools=stage.tools.suites)
+    assert not cancel_suite(suite_run_id=suite, workspace_name="other", tools=stage.tools.suites)
+    assert stage.play(run_id) == Done("passed")
+    assert stage.read_side.result(suite, workspace_name="other") is None
+    assert stage.read_side.progress(suite, workspace_name="other") is None
+    assert not stage.read_side.turns(run_id, workspace_name="other")
+    assert stage.read_side.turns(run_id, workspace_name=MINE)
 
 
 def test_every_step_is_told_to_those_who_watch(stage: Stage) -> None:

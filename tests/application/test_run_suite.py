@@ -29,7 +29,7 @@ from qa_worker.messages import Queue
 from tests.builders import an_assessment
 from tests.conftest import Outbox, UnitsOfWork
 from tests.fakes import ScriptedJudge
-from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
+from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
 
 pytestmark = pytest.mark.services
 
@@ -305,7 +305,7 @@ def test_who_watches_sees_the_rows_first_then_events_then_the_end(stage: Stage) 
     stage.play(first.id)
     feed = Events([ProgressEvent(second.id, suite, RunState.RUNNING, 1)], ())
     seen: list[object] = []
-    for one in watch_suite(suite_run_id=suite, queries=stage.queries, feed=feed):
+    for one in watch_suite(suite_run_id=suite, workspace_name=MINE, queries=stage.read_side, feed=feed):
         seen.append(one)
         assert feed.opened
         if len(seen) == 2:
@@ -322,4 +322,4 @@ def test_who_watches_sees_the_rows_first_then_events_then_the_end(stage: Stage) 
 
 def test_who_watches_what_nobody_knows_is_told(stage: Stage) -> None:
     with pytest.raises(LookupError):
-        next(watch_suite(suite_run_id=uuid.uuid4(), queries=stage.queries, feed=Events()))
+        next(watch_suite(suite_run_id=uuid.uuid4(), workspace_name=MINE, queries=stage.read_side, feed=Events()))

@@ -270,6 +270,19 @@ def test_cancelled_runs_are_kept_and_count_as_not_tested(cli: Cli, tmp_path: Pat
 
 
 @pytest.mark.services
+@pytest.mark.parametrize("command", ["report", "watch", "cancel"])
+def test_another_workspaces_suite_runs_are_not_known(cli: Cli, tmp_path: Path, command: str) -> None:
+    file, agent = a_scenario_file(tmp_path), an_agent_file(tmp_path)
+    suite_run = cli("scenarios", "run", file, "--agent", agent, "--no-wait").out.strip()
+    one = json.loads(cli("scenarios", "report", suite_run, "--json").out)["scenarios"][0]["runs"][0]["run"]
+
+    for known_as in (suite_run, one):
+        ran = cli("scenarios", command, known_as, "--workspace", "other")
+        assert (ran.code, ran.out) == (2, "")
+    assert json.loads(cli("scenarios", "report", suite_run, "--json").out)["states"]["pending"] == 1
+
+
+@pytest.mark.services
 def test_watching_ends_with_the_timeout_and_says_that_it_goes_on(cli: Cli, tmp_path: Path) -> None:
     file, agent = a_scenario_file(tmp_path), an_agent_file(tmp_path)
 

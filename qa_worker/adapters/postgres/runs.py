@@ -40,7 +40,7 @@ from qa_worker.adapters.postgres.work import WorkRows, claiming
 from qa_worker.application.playing import AgentKind, PlayContext, Target
 from qa_worker.application.running import ClaimedRun, Played, RunRef
 from qa_worker.domain.agent_under_test import AgentUnderTest
-from qa_worker.domain.call import CallId, WorkspaceId
+from qa_worker.domain.call import CallId, WorkspaceId, workspace_id
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Usage, Verdict
 from qa_worker.domain.failure import Failure, FailureKind
@@ -192,9 +192,10 @@ class PostgresRuns:
         rows = self._work.unsent(older_than_s=older_than_s, waiting=waiting, limit=limit)
         return [row.id for row in rows]
 
-    def cancel(self, run_id: uuid.UUID) -> RunRef | None:
+    def cancel(self, run_id: uuid.UUID, *, workspace_name: str) -> RunRef | None:
         """See the port."""
-        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+        mine = select(runs).where(runs.c.id == run_id, runs.c.workspace_id == workspace_id(workspace_name))
+        row = self._connection.execute(mine).one_or_none()
         if row is None:
             return None
         # It may be found spoilt by its caller this very moment, and the repeat goes on as the next attempt.
@@ -308,7 +309,7 @@ def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> Claim
         lease=lease,
         ref=_ref(row),
         workspace_name=row.workspace_name,
-        context=PlayContext(row.id, workspace, scenario, agent, scenario.limits, target),
+        context=PlayContext(row.id, workspace, scenario, agent, scenario.limits, target, row.workspace_name),
         rows=rows,
         begun_at=row.begun_at,
         completion=Completion(row.completion) if row.completion else None,

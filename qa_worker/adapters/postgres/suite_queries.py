@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.runs import RUN_STATE, read_turns
@@ -42,12 +42,12 @@ class PostgresSuiteQueries:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def progress(self, suite_run_id: uuid.UUID) -> SuiteProgress | None:
+    def progress(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteProgress | None:
         """See the port."""
         # One snapshot for both: a suite that is done has no run that isn't.
         engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
         with store_errors(), engine.connect() as connection:
-            suite = connection.execute(select(suite_runs).where(suite_runs.c.id == suite_run_id)).one_or_none()
+            suite = connection.execute(select(suite_runs).where(*_of(suite_run_id, workspace_name))).one_or_none()
             if suite is None:
                 return None
             limit = scenarios.c.content["limits"]["max_turns"].as_integer().label("max_turns")
@@ -60,10 +60,10 @@ class PostgresSuiteQueries:
         asked = suite.cancel_requested_at is not None
         return SuiteProgress(suite.id, suite.name, SuiteState(suite.state), asked, tuple(map(_progress, rows)))
 
-    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
+    def result(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteResult | None:
         """See the port."""
         with store_errors(), self._engine.connect() as connection:
-            suite = connection.execute(_SUITE.where(suite_runs.c.id == suite_run_id)).one_or_none()
+            suite = connection.execute(_SUITE.where(*_of(suite_run_id, workspace_name))).one_or_none()
             if suite is None:
                 return None
             rows = connection.execute(
@@ -107,15 +107,20 @@ class PostgresSuiteQueries:
             for one in suites
         ]
 
-    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
+    def turns(self, run_id: uuid.UUID, *, workspace_name: str) -> Sequence[PlayedTurn]:
         """See the port."""
+        mine = select(runs.c.id).where(runs.c.id == run_id, runs.c.workspace_id == workspace_id(workspace_name))
         with store_errors(), self._engine.connect() as connection:
-            return read_turns(connection, run_id)
+            return read_turns(connection, run_id) if connection.execute(mine).first() else ()
 
 
 _SUITE = select(
     suite_runs, agents_under_test.c.ref.label("agent"), agents_under_test.c.version, agents_under_test.c.kind
 ).join(agents_under_test, agents_under_test.c.id == suite_runs.c.agent_under_test_id)
+
+
+def _of(suite_run_id: uuid.UUID, workspace_name: str) -> tuple[ColumnElement[bool], ...]:
+    return suite_runs.c.id == suite_run_id, suite_runs.c.workspace_id == workspace_id(workspace_name)
 
 
 def _progress(row: Row[Any]) -> RunProgress:

@@ -19,7 +19,7 @@ from qa_worker.adapters.postgres.runs import cancel_where, run_id_of
 from qa_worker.adapters.postgres.tables import agents, agents_under_test, runs, scenarios, suite_runs
 from qa_worker.adapters.postgres.work import WorkRows
 from qa_worker.application.running import SuiteEnd, SuiteState, WantedSuite
-from qa_worker.domain.call import WorkspaceId
+from qa_worker.domain.call import WorkspaceId, workspace_id
 from qa_worker.domain.run import MEASURED, RunState
 from qa_worker.domain.scenario import fingerprint
 from qa_worker.domain.transcript import canonical
@@ -167,14 +167,14 @@ class PostgresSuites:
         )
         return list(self._connection.execute(last).scalars())
 
-    def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:
+    def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:
         """See the port."""
+        mine = (suite_runs.c.id == suite_run_id) & (suite_runs.c.workspace_id == workspace_id(workspace_name))
         # One that comes after the end changes nothing.
-        running = (suite_runs.c.id == suite_run_id) & (suite_runs.c.state == SuiteState.RUNNING.value)
+        running = mine & (suite_runs.c.state == SuiteState.RUNNING.value)
         asked = func.coalesce(suite_runs.c.cancel_requested_at, _NOW)
         self._connection.execute(update(suite_runs).where(running).values(cancel_requested_at=asked))
-        known = select(suite_runs.c.id).where(suite_runs.c.id == suite_run_id)
-        return self._connection.execute(known).first() is not None
+        return self._connection.execute(select(suite_runs.c.id).where(mine)).first() is not None
 
     def cancel_asked(self, *, limit: int) -> Sequence[uuid.UUID]:
         """See the port."""

@@ -21,7 +21,8 @@ def suite_json(suite: SuiteResult) -> str:
     document = {
         "schema": SUITE_SCHEMA,
         "suite": suite.name,
-        "agent": {"id": suite.agent, "version": suite.agent_version, "target": suite.target},
+        "agent": {"id": suite.agent, "version": suite.agent_version},
+        "target": suite.target,
         "callers": list(suite.callers),
         "judges": list(suite.judges),
         "rubric_versions": list(suite.rubric_versions),
