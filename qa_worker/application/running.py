@@ -19,7 +19,7 @@ from qa_worker.domain.playback import PlayedTurn, Written
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import Completion, Ended, RunState
 from qa_worker.domain.scenario import Scenario
-from qa_worker.domain.suite import SuiteResult
+from qa_worker.domain.suite import RunResult, SuiteResult
 from qa_worker.domain.work import Lease, WorkStatus
 
 MOST_RUNS = 5_000
@@ -280,6 +280,18 @@ class SuiteLine:
     runs: Mapping[RunState, int]
 
 
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run with all that happened in it so far, whatever became of it."""
+
+    run: RunResult
+    suite_run_id: uuid.UUID
+    suite: str
+    agent: str
+    agent_version: str
+    turns: tuple[PlayedTurn, ...]
+
+
 class SuiteQueries(Protocol):
     """The read side: what belongs to another workspace is not there. Raises StoreUnavailable."""
 
@@ -289,6 +301,14 @@ class SuiteQueries(Protocol):
 
     def result(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteResult | None:
         """All its runs, with scores and findings."""
+        ...
+
+    def run(self, run_id: uuid.UUID, *, workspace_name: str) -> RunView | None:
+        """One run and its conversation."""
+        ...
+
+    def runs_beginning(self, beginning: str, *, workspace_name: str, limit: int) -> Sequence[uuid.UUID]:
+        """The runs whose ids begin so, the latest first."""
         ...
 
     def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:

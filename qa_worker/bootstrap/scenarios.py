@@ -19,7 +19,7 @@ from qa_worker.application._run_record import RunTools, SuiteTools
 from qa_worker.application.ports import Rescued, UnitOfWorkFactory
 from qa_worker.application.run_scenario import run_scenario
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs, start_suite
-from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgress, WantedSuite
+from qa_worker.application.running import ProgressEvent, RunView, SuiteLine, SuiteProgress, WantedSuite
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import redis_url
@@ -108,6 +108,14 @@ class Suites:
     def recent(self, workspace: str, *, limit: int = 20) -> Sequence[SuiteLine]:
         """The latest suite runs of a workspace. Raises StoreUnavailable."""
         return self._queries.recent(workspace, limit=limit)
+
+    def run(self, run_id: uuid.UUID, *, workspace: str) -> RunView | None:
+        """One run and its conversation; None where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.run(run_id, workspace_name=workspace)
+
+    def runs_beginning(self, beginning: str, *, workspace: str, limit: int) -> Sequence[uuid.UUID]:
+        """The runs whose ids begin so. Raises StoreUnavailable."""
+        return self._queries.runs_beginning(beginning, workspace_name=workspace, limit=limit)
 
     def turns(self, run_id: uuid.UUID, *, workspace: str) -> Sequence[PlayedTurn]:
         """What happened in a run so far; nothing where the workspace has none such. Raises StoreUnavailable."""

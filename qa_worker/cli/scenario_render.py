@@ -100,10 +100,11 @@ def _unmeasured(runs: Sequence[RunResult]) -> Iterator[str]:
     most_first = sorted(reasons.items(), key=lambda reason: -len(reason[1]))
     for (state, why), alike in most_first[:_MOST_UNMEASURED]:
         first = f"{alike[0].scenario} #{alike[0].repeat}"
+        shown = f" (`scenarios show {alike[0].run_id[:8]}`)" if state in FINAL else ""
         others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         times = [run.waits_until for run in alike if run.waits_until is not None]
         again = f" Next try {min(times):%H:%M:%S} UTC." if times else ""
-        yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}{again}"
+        yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}{again}{shown}"
     yield from _more(len(reasons) - _MOST_UNMEASURED)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from qa_worker import bootstrap
+from qa_worker.application.running import RunView
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.render import plain
 from qa_worker.cli.scenario_live import Board, follow
@@ -80,6 +81,22 @@ def find_suite_run(suites: bootstrap.Suites, given: str, workspace: str) -> uuid
         errors.print(f"{number} {plain(given)!r}. `qa-worker scenarios list` lists them.", highlight=False)
         raise typer.Exit(ExitCode.BAD_INPUT)
     return fits[0]
+
+
+def find_run(suites: bootstrap.Suites, given: str, workspace: str) -> RunView:
+    """The run that is meant, by its id or the beginning of it. Exits with 2 where there is none, or more than one."""
+    whole = as_uuid(given)
+    fits = [whole] if whole else suites.runs_beginning(given, workspace=workspace, limit=2) if given else []
+    view = suites.run(fits[0], workspace=workspace) if len(fits) == 1 else None
+    if view is None:
+        number = "More than one run begins with" if len(fits) > 1 else "No run is called"
+        errors.print(
+            f"{number} {plain(given)!r} in workspace {plain(workspace)!r}. "
+            "`qa-worker scenarios report SUITE_RUN --json` has their ids.",
+            highlight=False,
+        )
+        raise typer.Exit(ExitCode.BAD_INPUT)
+    return view
 
 
 def as_uuid(text: str) -> uuid.UUID | None:

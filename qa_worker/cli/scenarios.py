@@ -16,9 +16,10 @@ from qa_worker.application.running import WantedSuite
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing, existing_or_temporary
 from qa_worker.cli.render import plain
+from qa_worker.cli.scenario_conversation import conversation
 from qa_worker.cli.scenario_files import misfits, read_scenarios
 from qa_worker.cli.scenario_render import recent_table
-from qa_worker.cli.scenario_results import as_uuid, find_suite_run, result_of, tell, tell_comparison, watched
+from qa_worker.cli.scenario_results import as_uuid, find_run, find_suite_run, result_of, tell, tell_comparison, watched
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.comparison import compare
 from qa_worker.domain.drafting import draft
@@ -171,6 +172,21 @@ def report(suite_run: SuiteRun, workspace: Workspace = "default", junit: Junit =
         result = result_of(client.suites, find_suite_run(client.suites, suite_run, workspace), workspace)
     tell(result, junit=junit, as_json=as_json)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
+    workspace: Annotated[str, typer.Option(help="The workspace that the run belongs to.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: where it stands and why, and its conversation so far, also where nothing of it was graded."""
+    with existing() as client:
+        view = find_run(client.suites, run, workspace)
+    if as_json:
+        print(bootstrap.run_json(view), end="")  # noqa: T201 - what --json promises
+        return
+    results.print(conversation(view), highlight=False)
 
 
 @app.command("list")

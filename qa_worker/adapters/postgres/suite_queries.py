@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Text, cast, func, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.runs import RUN_STATE, read_turns
@@ -21,7 +21,7 @@ from qa_worker.adapters.postgres.tables import (
     scenarios,
     suite_runs,
 )
-from qa_worker.application.running import RunProgress, SuiteLine, SuiteProgress, SuiteState
+from qa_worker.application.running import RunProgress, RunView, SuiteLine, SuiteProgress, SuiteState
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import Finding, Source
 from qa_worker.domain.playback import PlayedTurn
@@ -66,18 +66,7 @@ class PostgresSuiteQueries:
             suite = connection.execute(_SUITE.where(*_of(suite_run_id, workspace_name))).one_or_none()
             if suite is None:
                 return None
-            rows = connection.execute(
-                _RUNS.add_columns(
-                    evaluations.c.overall,
-                    evaluations.c.cost_micro_usd.label("judge_cost"),
-                    rubric_versions.c.judge,
-                    rubric_versions.c.fingerprint.label("rubric_version"),
-                )
-                .outerjoin(evaluations, evaluations.c.id == runs.c.evaluation_id)
-                .outerjoin(rubric_versions, rubric_versions.c.id == evaluations.c.rubric_version_id)
-                .where(runs.c.suite_run_id == suite_run_id)
-                .order_by(*_IN_ORDER)
-            ).all()
+            rows = connection.execute(_RESULTS.where(runs.c.suite_run_id == suite_run_id).order_by(*_IN_ORDER)).all()
             found = _findings(connection, [row.evaluation_id for row in rows if row.evaluation_id])
         return SuiteResult(
             name=suite.name,
@@ -88,6 +77,34 @@ class PostgresSuiteQueries:
             completed_at=suite.completed_at,
             target=suite.kind,
         )
+
+    def run(self, run_id: uuid.UUID, *, workspace_name: str) -> RunView | None:
+        """See the port."""
+        mine = (runs.c.id == run_id, runs.c.workspace_id == workspace_id(workspace_name))
+        # One snapshot: no turn that the run's state doesn't know of.
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        with store_errors(), engine.connect() as connection:
+            row = connection.execute(_RESULTS.where(*mine)).one_or_none()
+            if row is None:
+                return None
+            suite = connection.execute(_SUITE.where(suite_runs.c.id == row.suite_run_id)).one()
+            found = _findings(connection, [row.evaluation_id] if row.evaluation_id else [])
+            turns = read_turns(connection, run_id)
+        return RunView(
+            run=_result(row, found[row.evaluation_id]),
+            suite_run_id=suite.id,
+            suite=suite.name,
+            agent=suite.agent,
+            agent_version=suite.label or suite.version,
+            turns=turns,
+        )
+
+    def runs_beginning(self, beginning: str, *, workspace_name: str, limit: int) -> Sequence[uuid.UUID]:
+        """See the port."""
+        alike = cast(runs.c.id, Text).startswith(beginning.casefold(), autoescape=True)
+        latest = select(runs.c.id).where(runs.c.workspace_id == workspace_id(workspace_name), alike)
+        with store_errors(), self._engine.connect() as connection:
+            return connection.execute(latest.order_by(runs.c.created_at.desc()).limit(limit)).scalars().all()
 
     def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:
         """See the port."""
@@ -114,6 +131,16 @@ class PostgresSuiteQueries:
             return read_turns(connection, run_id) if connection.execute(mine).first() else ()
 
 
+_RESULTS = (
+    _RUNS.add_columns(
+        evaluations.c.overall,
+        evaluations.c.cost_micro_usd.label("judge_cost"),
+        rubric_versions.c.judge,
+        rubric_versions.c.fingerprint.label("rubric_version"),
+    )
+    .outerjoin(evaluations, evaluations.c.id == runs.c.evaluation_id)
+    .outerjoin(rubric_versions, rubric_versions.c.id == evaluations.c.rubric_version_id)
+)
 _SUITE = select(
     suite_runs, agents_under_test.c.ref.label("agent"), agents_under_test.c.version, agents_under_test.c.kind
 ).join(agents_under_test, agents_under_test.c.id == suite_runs.c.agent_under_test_id)

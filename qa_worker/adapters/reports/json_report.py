@@ -1,17 +1,21 @@
-"""A suite's result, and a comparison, as JSON documents with a version of their own."""
+"""A suite's result, a run, and a comparison, as JSON documents with a version of their own."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
+from itertools import count
 from typing import Any
 
+from qa_worker.application.running import RunView
 from qa_worker.domain.comparison import Comparison, readable
 from qa_worker.domain.evaluation import Finding
+from qa_worker.domain.playback import played_to_json
 from qa_worker.domain.run import RunState
 from qa_worker.domain.statistics import Interval, Rate
 from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
 
+RUN_SCHEMA = "voicenoob-qa/run/1"
 SUITE_SCHEMA = "voicenoob-qa/suite-report/1"
 COMPARISON_SCHEMA = "voicenoob-qa/comparison/1"
 
@@ -34,6 +38,24 @@ def suite_json(suite: SuiteResult) -> str:
         "states": {state.value: suite.states[state] for state in RunState},
         "attempts_spoilt_by_the_caller": suite.spoilt,
         "scenarios": [_scenario(scenario) for scenario in suite.scenarios],
+    }
+    return _text(document)
+
+
+def run_json(view: RunView) -> str:
+    """One run with its conversation. `place` is the turn's number in the transcript that judge and findings speak of.
+
+    What stands in no transcript (a noise, an agent's silence) has none. `line` is the caller's line as it was written.
+    """
+    places = count()
+    document = {
+        "schema": RUN_SCHEMA,
+        "suite_run": str(view.suite_run_id),
+        "suite": view.suite,
+        "agent": {"id": view.agent, "version": view.agent_version},
+        "scenario": view.run.scenario,
+        **_run(view.run),
+        "conversation": [{"place": next(places) if row.said else None, **played_to_json(row)} for row in view.turns],
     }
     return _text(document)
 
