@@ -129,6 +129,8 @@ class Settings(BaseSettings):
 
     # Results that come within this time share one commit.
     record_window_s: float = Field(default=0.02, ge=0, le=1, validation_alias="QA_RECORD_WINDOW_S")
+    # Calls that begin within this of each other are claimed in one transaction; one that begins alone waits for nobody.
+    claim_window_s: float = Field(default=0.01, ge=0, le=1, validation_alias="QA_CLAIM_WINDOW_S")
 
     # -- alerts. Where people can look at a call: links in alerts begin with it; none without it.
     public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+[^\s]*)?$", validation_alias="QA_PUBLIC_URL")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from qa_worker.application._admission import evaluations_of
 from qa_worker.application._grading import (
@@ -15,20 +17,34 @@ from qa_worker.application._grading import (
     record_malformed,
     request_for,
 )
-from qa_worker.application.ports import Claimed, Malformed
+from qa_worker.application.ports import Claimed, Malformed, UnitOfWork
 from qa_worker.domain.call import CallId
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.outcome import Outcome, Skipped
 from qa_worker.domain.work import why_not_claimed
 
 
-def evaluate_call(*, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | None = None) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """What a message says: look at this call, at the evaluation named, or else at the one asked for last."""
+
+    call_id: CallId
+    evaluation_id: uuid.UUID | None = None
+
+
+Claim = Callable[[Nudge], Claimed | Malformed | Skipped]
+
+
+def evaluate_call(
+    *, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | None = None, claim: Claim | None = None
+) -> Outcome:
     """Grade a call once. Two messages, two workers or a late zombie change nothing.
 
     Args:
         call_id: a stored call.
         tools: the ports.
         evaluation_id: which of its evaluations; None is the one under the rubric that holds for it, made if need be.
+        claim: claims it, perhaps together with what other threads claim; None claims it alone.
 
     Returns:
         `Done(verdict)`; `Skipped` where there was nothing to do; `RetryAt`, `Parked` or `Dead` as recorded in the row.
@@ -37,7 +53,8 @@ def evaluate_call(*, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | N
         StoreUnavailable: the database is out of reach, so that nothing could be written.
 
     """
-    claimed = _claim(call_id, evaluation_id, tools)
+    nudge = Nudge(call_id, evaluation_id)
+    claimed = claim(nudge) if claim else claim_calls([nudge], tools=tools)[0]
     if isinstance(claimed, Skipped):
         return claimed
     tools.context.bind(evaluation_id=str(claimed.lease.work_id), attempt=claimed.lease.attempt)
@@ -54,14 +71,40 @@ def evaluate_call(*, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | N
         return Skipped(LEASE_LOST)
 
 
-def _claim(call_id: CallId, evaluation_id: uuid.UUID | None, tools: Tools) -> Claimed | Malformed | Skipped:
+def claim_calls(nudges: Sequence[Nudge], *, tools: Tools) -> Sequence[Claimed | Malformed | Skipped]:
+    """Claim what these messages ask for, in one transaction; an answer for each, in their order.
+
+    Of two messages about one evaluation the first gets it. Raises: StoreUnavailable, with nothing claimed.
+    """
     with tools.uow() as work:
-        chosen = evaluation_id or next(iter(evaluations_of(work, [call_id], grading=tools.grading)), None)
-        if chosen is None:
-            return Skipped("no such call")
-        claimed = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_call=call_id)
-        status = None if claimed else work.evaluations.status(chosen)
+        chosen = _chosen(work, nudges, tools)
+        wanted = [chosen[nudge] for nudge in dict.fromkeys(nudges) if nudge in chosen]
+        of_calls = list({nudge.call_id for nudge in nudges})
+        taken = work.evaluations.claim(wanted, lease_s=tools.lease_s, of_calls=of_calls) if wanted else []
+        claimed = {one.lease.work_id: one for one in taken}
+        # Each is handed out once.
+        answers = [claimed.pop(chosen[nudge], None) if nudge in chosen else None for nudge in nudges]
+        why = [
+            _why_not(work, chosen.get(nudge), tools) if answer is None else ""
+            for nudge, answer in zip(nudges, answers, strict=True)
+        ]
         work.commit()
-    if claimed:
-        return claimed[0]
-    return Skipped(why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation")
+    return [Skipped(reason) if answer is None else answer for answer, reason in zip(answers, why, strict=True)]
+
+
+def _chosen(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> dict[Nudge, uuid.UUID]:
+    """The evaluation that each message is about; unknown calls have none."""
+    unnamed = [nudge.call_id for nudge in nudges if nudge.evaluation_id is None]
+    latest = evaluations_of(work, unnamed, grading=tools.grading)
+    return {
+        nudge: evaluation_id
+        for nudge in nudges
+        if (evaluation_id := nudge.evaluation_id or latest.get(nudge.call_id)) is not None
+    }
+
+
+def _why_not(work: UnitOfWork, evaluation_id: uuid.UUID | None, tools: Tools) -> str:
+    if evaluation_id is None:
+        return "no such call"
+    status = work.evaluations.status(evaluation_id)
+    return why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation"

@@ -229,9 +229,9 @@ class Evaluations(Protocol):
         ...
 
     def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
+        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_calls: Sequence[CallId] = ()
     ) -> Sequence[Claimed | Malformed]:
-        """Take those of these that are free and due: attempt + 1, a fresh token for each. With `of_call`: only of this call.
+        """Take those of these that are free and due: attempt + 1, a fresh token for each. With `of_calls`: only of these.
 
         Commit before working on them: the attempt counts even where the row kills whoever reads it.
         """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from qa_worker.adapters.postgres.alert_rules import RuleBook
@@ -14,13 +16,17 @@ from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
+from qa_worker.adapters.together import Together
 from qa_worker.application._grading import Tools
 from qa_worker.application.dispatch_work import dispatch_work
+from qa_worker.application.evaluate_call import claim_calls, evaluate_call
 from qa_worker.application.ports import Rescued
 from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
 from qa_worker.bootstrap.gateway import SharedPace, judges
 from qa_worker.bootstrap.grading import grading, retry_policy
+from qa_worker.domain.call import CallId
+from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.prompt import PROMPT_VERSION
 from qa_worker.settings import Settings, settings
 
@@ -72,6 +78,16 @@ class Worker:
             policy=retry_policy(chosen),
             grading=grading(chosen),
             lease_s=chosen.lease_s,
+        )
+
+        self._claims = Together(
+            partial(claim_calls, tools=self.evaluating), window_s=chosen.claim_window_s, thread_name="claims"
+        )
+
+    def evaluate(self, call_id: CallId, evaluation_id: uuid.UUID | None) -> Outcome:
+        """See `evaluate_call`."""
+        return evaluate_call(
+            call_id=call_id, evaluation_id=evaluation_id, tools=self.evaluating, claim=self._claims.ask
         )
 
     def dispatch(self) -> int:
@@ -128,6 +144,7 @@ class Worker:
 
     def close(self) -> None:
         """Give everything back. What is under way has ended by then."""
+        self._claims.close()
         self._leases.close()
         self._records.close()
         with self._lock:

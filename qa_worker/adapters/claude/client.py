@@ -44,6 +44,14 @@ class Client:
         self._sdk = sdk
         self._free = asyncio.Semaphore(connections)
         self._pool_s = pool_s
+        self._base = str(sdk.base_url).rstrip("/")
+        # All said here: the SDK copies each default that it has to fill in, and parses a path that it has to complete.
+        self._options: anthropic.RequestOptions = {
+            "headers": _JSON,
+            "max_retries": 0,
+            "timeout": sdk.timeout,
+            "params": {},
+        }
 
     async def post(self, path: str, content: bytes) -> httpx2.Response:
         """The successful response to a JSON body, read to its end.
@@ -53,7 +61,9 @@ class Client:
         """
         await self._connection()
         try:
-            return await self._sdk.post(path, cast_to=httpx2.Response, content=content, options={"headers": _JSON})
+            return await self._sdk.post(
+                f"{self._base}{path}", cast_to=httpx2.Response, content=content, options=self._options
+            )
         finally:
             self._free.release()
 

@@ -99,12 +99,13 @@ class PostgresEvaluations:
         return {CallId(row.call_id): row.id for row in self._connection.execute(latest)}
 
     def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
+        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_calls: Sequence[CallId] = ()
     ) -> Sequence[Claimed | Malformed]:
         """See the port."""
-        if of_call is None:
+        if not of_calls:
             return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s))
-        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=_CLAIM_OF_CALL, of_call=of_call))
+        ours = list(of_calls)
+        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=_CLAIM_OF_CALLS, of_calls=ours))
 
     def loaded(self, leases: Sequence[Lease]) -> Sequence[Claimed | Malformed]:
         """What was claimed before, with all that it needs, in this order; whether the leases still hold isn't asked."""
@@ -269,7 +270,7 @@ class PostgresEvaluations:
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
-_CLAIM_OF_CALL = claiming(evaluations, evaluations.c.call_id == bindparam("of_call", type_=Uuid))
+_CLAIM_OF_CALLS = claiming(evaluations, evaluations.c.call_id == func.any(bindparam("of_calls", type_=ARRAY(Uuid))))
 _ENSURE = insert(evaluations).on_conflict_do_nothing().returning(evaluations.c.id)
 _ADMITTED = (
     update(calls)

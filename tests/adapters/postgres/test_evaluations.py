@@ -245,7 +245,7 @@ def test_an_evaluation_of_another_call_is_not_claimed(uow: UnitsOfWork) -> None:
     ours, theirs = _submit(uow, "one", "two")
 
     with uow() as work:
-        assert list(work.evaluations.claim([theirs.evaluation_id], lease_s=60, of_call=ours.call_id)) == []
+        assert list(work.evaluations.claim([theirs.evaluation_id], lease_s=60, of_calls=[ours.call_id])) == []
         work.commit()
     assert _state(uow, theirs.evaluation_id) is WorkState.QUEUED
 
