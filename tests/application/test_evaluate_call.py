@@ -13,7 +13,7 @@ from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import evaluations
 from qa_worker.application._grading import LEASE_LOST, Tools
-from qa_worker.application.evaluate_call import evaluate_call
+from qa_worker.application.evaluate_call import Nudge, claim_calls, evaluate_call
 from qa_worker.application.judging import Judge, JudgeRequest
 from qa_worker.application.ports import NamedRubric, Wanted
 from qa_worker.application.queries import EvaluationView
@@ -261,3 +261,32 @@ def test_the_judge_gets_the_settings_of_its_rubric_version(uow: UnitsOfWork) -> 
     (request,) = judge.requests
     assert [criterion.id for criterion in request.rubric.criteria] == ["compliance"]
     assert (request.spec.model, request.spec.effort) == ("claude-haiku-5-5", "low")
+
+
+def test_messages_that_come_together_are_claimed_together_each_evaluation_once(uow: UnitsOfWork) -> None:
+    first, second = Bench(uow, a_call("first")), Bench(uow, a_call("second"))
+    tools = first.tools(ScriptedJudge([an_assessment()]))
+    named = Nudge(first.accepted.call_id, first.accepted.evaluation_id)
+    unnamed = Nudge(second.accepted.call_id)
+    unknown = Nudge(CallId(uuid.uuid4()))
+
+    claimed = claim_calls([named, unknown, unnamed, named], tools=tools)
+
+    assert [one if isinstance(one, Skipped) else one.lease.work_id for one in claimed] == [
+        first.accepted.evaluation_id,
+        Skipped("no such call"),
+        second.accepted.evaluation_id,
+        Skipped("being evaluated by another worker"),
+    ]
+    assert claim_calls([unnamed], tools=tools) == [Skipped("being evaluated by another worker")]
+
+
+def test_a_call_is_graded_by_what_another_thread_claimed_for_it(uow: UnitsOfWork) -> None:
+    bench = Bench(uow)
+    judge = ScriptedJudge([an_assessment()])
+    tools = bench.tools(judge)
+    (claimed,) = claim_calls([Nudge(bench.accepted.call_id)], tools=tools)
+
+    outcome = evaluate_call(call_id=bench.accepted.call_id, tools=tools, claim=lambda _: claimed)
+
+    assert outcome == Done("pass")
