@@ -38,7 +38,8 @@ class Taker:
 
     def settle_in_groups(self) -> None:
         """From now on, as in a worker's event loop."""
-        self.connection.transport.settles_in_groups = True
+        transport: Any = self.connection.transport
+        transport.settles_in_groups = True
 
     def close(self) -> None:
         """Away."""
@@ -60,7 +61,7 @@ def _publish(broker_url: str, count: int) -> None:
 
 
 def _numbers(taker: Taker) -> list[int]:
-    return [json.loads(message.body)["number"] for message in taker.taken]
+    return [json.loads(message.body or "")["number"] for message in taker.taken]
 
 
 def test_all_messages_come_once_in_their_order_and_are_noted_until_they_are_settled(
