@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from qa_worker.application._admission import evaluations_of
+from qa_worker.application._admission import to_begin
 from qa_worker.application._grading import (
     LEASE_LOST,
     Tools,
@@ -15,7 +15,7 @@ from qa_worker.application._grading import (
     record_malformed,
     request_for,
 )
-from qa_worker.application.ports import Claimed, Malformed
+from qa_worker.application.ports import Claimed, Malformed, UnitOfWork
 from qa_worker.domain.call import CallId
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.outcome import Outcome, Skipped
@@ -56,12 +56,22 @@ def evaluate_call(*, call_id: CallId, tools: Tools, evaluation_id: uuid.UUID | N
 
 def _claim(call_id: CallId, evaluation_id: uuid.UUID | None, tools: Tools) -> Claimed | Malformed | Skipped:
     with tools.uow() as work:
-        chosen = evaluation_id or next(iter(evaluations_of(work, [call_id], grading=tools.grading)), None)
-        if chosen is None:
-            return Skipped("no such call")
-        claimed = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_call=call_id)
-        status = None if claimed else work.evaluations.status(chosen)
+        # What the dispatcher has sent is ours by one statement, and has been counted by the dispatcher.
+        claimed = _claimed(work, call_id, evaluation_id, tools, only_sent=True) if evaluation_id else None
+        chosen = claimed or to_begin(work, call_id, evaluation_id, grading=tools.grading, share=tools.share)
+        if isinstance(chosen, uuid.UUID):
+            chosen = _claimed(work, call_id, chosen, tools) or _not_free(work, chosen, tools)
         work.commit()
-    if claimed:
-        return claimed[0]
+    return chosen
+
+
+def _claimed(
+    work: UnitOfWork, call_id: CallId, evaluation_id: uuid.UUID, tools: Tools, *, only_sent: bool = False
+) -> Claimed | Malformed | None:
+    claimed = work.evaluations.claim([evaluation_id], lease_s=tools.lease_s, of_call=call_id, only_sent=only_sent)
+    return next(iter(claimed), None)
+
+
+def _not_free(work: UnitOfWork, evaluation_id: uuid.UUID, tools: Tools) -> Skipped:
+    status = work.evaluations.status(evaluation_id)
     return Skipped(why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation")

@@ -15,6 +15,7 @@ from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application._grading import Tools
+from qa_worker.application._sending import share_of_nudges
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Rescued
 from qa_worker.application.rescue_stalled import rescue_stalled
@@ -46,7 +47,8 @@ class Worker:
     never sends webhooks, and 20 MB of libraries it never calls are a tenth of its memory.
     """
 
-    def __init__(self, chosen: Settings) -> None:
+    def __init__(self, chosen: Settings, *, slots: int) -> None:
+        """`slots` is how many messages this process works on at once."""
         self._settings = chosen
         self._lock = threading.RLock()
         self._parts: dict[str, _Closes] = {}
@@ -72,6 +74,7 @@ class Worker:
             policy=retry_policy(chosen),
             grading=grading(chosen),
             lease_s=chosen.lease_s,
+            share=share_of_nudges(chosen.in_flight_limit, slots),
         )
 
     def dispatch(self) -> int:
@@ -156,17 +159,27 @@ class _Process:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pid: int = 0
+    slots: int | None = None
     worker: Worker | None = None
 
 
 _process = _Process()
 
 
+def start_worker(*, slots: int | None) -> Worker:
+    """Build the worker of this process; `slots` None is what the settings say."""
+    with _process.lock:
+        _process.slots = slots
+    return worker()
+
+
 def worker() -> Worker:
     """The worker of this process, built with its first use."""
     with _process.lock:
         if _process.worker is None or _process.pid != os.getpid():
-            _process.worker, _process.pid = Worker(settings()), os.getpid()
+            chosen = settings()
+            _process.worker = Worker(chosen, slots=_process.slots or chosen.evaluate_concurrency)
+            _process.pid = os.getpid()
         return _process.worker
 
 

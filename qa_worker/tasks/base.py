@@ -84,8 +84,9 @@ def settle(outcome: Outcome) -> str:
 
 
 @worker_init.connect(weak=False)
-def _build_once(**_: object) -> None:
-    bootstrap.worker()
+def _build_once(sender: Any, **_: object) -> None:
+    slots = sender.concurrency
+    bootstrap.start_worker(slots=slots if isinstance(slots, int) else None)  # "auto" is decided later
 
 
 @worker_shutdown.connect(weak=False)
