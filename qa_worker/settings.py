@@ -123,7 +123,14 @@ class Settings(BaseSettings):
     # When everything without a verdict under its rubric version is submitted, as in a crontab (UTC); empty is never.
     backlog_schedule: str = Field(default="", validation_alias="QA_BACKLOG_SCHEDULE")
 
-    # -- database: one pool for each process. No connection is held while the judge is waited for.
+    # -- database: one pool for each process, as large as what the process serves needs: about one connection for four
+    # threads, because none is held while a model, an agent or a receiver is waited for, and a few for leases and records.
+    # All processes together must stay below PostgreSQL's max_connections (100 unless set).
+    evaluate_db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_EVALUATE_DB_POOL_SIZE")
+    run_db_pool_size: int = Field(default=16, ge=1, validation_alias="QA_RUN_DB_POOL_SIZE")
+    alert_db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_ALERT_DB_POOL_SIZE")
+    maintenance_db_pool_size: int = Field(default=6, ge=1, validation_alias="QA_MAINTENANCE_DB_POOL_SIZE")
+    # Every other process; a command takes two at most.
     db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_DB_POOL_SIZE")
     db_pool_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_DB_POOL_TIMEOUT_S")
 

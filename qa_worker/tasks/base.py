@@ -85,8 +85,8 @@ def settle(outcome: Outcome) -> str:
 
 @worker_init.connect(weak=False)
 def _build_once(sender: Any, **_: object) -> None:
-    slots = sender.concurrency
-    bootstrap.start_worker(slots=slots if isinstance(slots, int) else None)  # "auto" is decided later
+    slots = sender.concurrency if isinstance(sender.concurrency, int) else None  # "auto" is decided later
+    bootstrap.start_worker(bootstrap.Serves(frozenset(sender.app.amqp.queues.consume_from), slots))
 
 
 @worker_shutdown.connect(weak=False)
