@@ -10,12 +10,17 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 _CRON_FIELDS = 5
 _CRON = re.compile(r"[0-9a-zA-Z*/,\-]+")
+
+
+LimitedTask = Literal["evaluate-call", "evaluate-calls", "run-scenario", "send-alert"]
+"""The tasks that other people's servers are behind."""
+RateLimit = Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?(/[smh])?)?$")]
 
 
 class Settings(BaseSettings):
@@ -103,8 +108,10 @@ class Settings(BaseSettings):
     # Calls in the broker and at work at once, over all workers: about 4 x the slots that run.
     in_flight_limit: int = Field(default=256, ge=1, validation_alias="QA_IN_FLIGHT_LIMIT")
     evaluate_concurrency: int = Field(default=32, ge=1, le=256, validation_alias="QA_EVALUATE_CONCURRENCY")
-    # Celery's own limit, for each worker process alone ("100/m"); empty is none.
-    evaluate_rate_limit: str = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+    # Celery's own limits of messages of a task, for each worker process alone ("10/s", "100/m", "500/h"); none unless set.
+    # The first one is older, and holds for evaluate-call where the mapping names no limit for it.
+    evaluate_rate_limit: RateLimit = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+    rate_limits: dict[LimitedTask, RateLimit] = Field(default={}, validation_alias="QA_RATE_LIMITS")
 
     # -- runs of scenarios. In the broker and at work at once, of all suites: about 2 x the slots that run.
     run_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_RUN_IN_FLIGHT_LIMIT")
