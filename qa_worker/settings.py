@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     max_output_tokens_per_minute: int | None = Field(
         default=None, ge=1, validation_alias="QA_MAX_OUTPUT_TOKENS_PER_MINUTE"
     )
+    # Among how many worker processes the limits are divided while Redis is away, until Redis has told how many there are.
+    worker_processes: int = Field(default=4, ge=1, validation_alias="QA_WORKER_PROCESSES")
     # Dollars a day (UTC): for everything, and for each workspace that has no budget of its own.
     daily_budget_usd: float | None = Field(default=None, ge=0, validation_alias="QA_DAILY_BUDGET_USD")
     workspace_daily_budget_usd: float | None = Field(

@@ -56,7 +56,7 @@ def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLim
         "input_tokens": chosen.max_input_tokens_per_minute,
         "output_tokens": chosen.max_output_tokens_per_minute,
     }
-    return gate, RedisLimiter(redis_url, caps=caps)
+    return gate, RedisLimiter(redis_url, caps=caps, processes=chosen.worker_processes)
 
 
 def redis_url(chosen: Settings, broker_url: str | None = None) -> str:

@@ -80,3 +80,12 @@ def test_each_model_has_its_own_limits(broker_url: str) -> None:
     found = {model: (meters[0].limit, meters[0].source) for model, meters in status.buckets.items()}
     assert found == {"claude-caller": (60.0, "learnt"), "claude-judge": (1000.0, "assumed")}
     assert status.breaker.shared
+
+
+def test_without_redis_the_limits_are_those_of_one_process() -> None:
+    chosen = Settings.model_validate({"QA_WORKER_PROCESSES": 10})
+
+    status = gateway_status(chosen, "redis://127.0.0.1:1/0", ["claude-judge"])
+
+    assert [(meter.limit, meter.source) for meter in status.buckets["claude-judge"]][:1] == [(100.0, "local")]
+    assert not status.breaker.shared
