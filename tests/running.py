@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Row, func, select, update
 
@@ -174,10 +175,16 @@ class Stage:
         max_parallel: int = 100,
         repeats: int | None = None,
         kind: AgentKind = AgentKind.SCRIPTED,
+        settings: Mapping[str, Any] | None = None,
     ) -> uuid.UUID:
         """A suite run of these scenarios."""
         wanted = WantedSuite(
-            "nightly", scenarios or (a_scenario(),), agent or an_agent(), Target(kind), max_parallel, repeats
+            "nightly",
+            scenarios or (a_scenario(),),
+            agent or an_agent(),
+            Target(kind, settings or {}),
+            max_parallel,
+            repeats,
         )
         return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites)
 

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from qa_worker.application.ports import ANY, CallKey, Grading, RubricVersion, UnitOfWork, Wanted
 from qa_worker.domain.call import CallId
+from qa_worker.domain.outcome import Skipped
+from qa_worker.domain.work import WorkState
+
+OVER_SHARE = "its workspace has its share under way: it waits for its turn"
 
 
 def admit_all(
@@ -25,6 +29,25 @@ def evaluations_of(uow: UnitOfWork, call_ids: Sequence[CallId], *, grading: Grad
     keys = uow.calls.keys([call_id for call_id in call_ids if call_id not in known])
     made = admit_all(uow, keys, grading=grading) if keys else ()
     return {**known, **{key.id: evaluation_id for key, evaluation_id in zip(keys, made, strict=True)}}
+
+
+def to_begin(
+    uow: UnitOfWork, call_id: CallId, evaluation_id: uuid.UUID | None, *, grading: Grading, share: int
+) -> uuid.UUID | Skipped:
+    """The evaluation that a message from outside may begin by itself, made where there is none.
+
+    Such messages come in any number and in the order in which they were sent, whatever they stand before. So those of a
+    workspace that has `share` live calls under way are put aside as soon as they are read: the dispatcher lets everybody
+    take turns.
+    """
+    asked = uow.evaluations.asked(call_id, evaluation_id, share=share)
+    if asked is None:
+        return Skipped("no such call")
+    if evaluation_id is not None and asked.evaluation_id is None:
+        return Skipped("no such evaluation")
+    chosen = asked.evaluation_id or admit_all(uow, [asked.key], grading=grading)[0]
+    waits = asked.state in (None, WorkState.PENDING)
+    return Skipped(OVER_SHARE) if waits and not asked.has_room else chosen
 
 
 def _version(uow: UnitOfWork, call: CallKey, grading: Grading, wanted: Wanted) -> RubricVersion:

@@ -41,7 +41,10 @@ LEASE_LOST = "lease lost: another worker has this call by now"
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What grading calls needs of the world."""
+    """What grading calls needs of the world.
+
+    `share` is how many live calls of one workspace may be under way for a further one to begin that nobody has sent.
+    """
 
     uow: UnitOfWorkFactory
     records: Records
@@ -53,6 +56,7 @@ class Tools:
     policy: RetryPolicy
     grading: Grading
     lease_s: float
+    share: int = 8
 
 
 def evidence_of(claimed: Claimed) -> Evidence:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qa_worker.application._admission import evaluations_of
+from qa_worker.application._admission import to_begin
 from qa_worker.application._grading import (
     LEASE_LOST,
     Tools,
@@ -77,34 +77,33 @@ def claim_calls(nudges: Sequence[Nudge], *, tools: Tools) -> Sequence[Claimed | 
     Of two messages about one evaluation the first gets it. Raises: StoreUnavailable, with nothing claimed.
     """
     with tools.uow() as work:
-        chosen = _chosen(work, nudges, tools)
-        wanted = [chosen[nudge] for nudge in dict.fromkeys(nudges) if nudge in chosen]
-        of_calls = list({nudge.call_id for nudge in nudges})
-        taken = work.evaluations.claim(wanted, lease_s=tools.lease_s, of_calls=of_calls) if wanted else []
-        claimed = {one.lease.work_id: one for one in taken}
-        # Each is handed out once.
-        answers = [claimed.pop(chosen[nudge], None) if nudge in chosen else None for nudge in nudges]
-        why = [
-            _why_not(work, chosen.get(nudge), tools) if answer is None else ""
-            for nudge, answer in zip(nudges, answers, strict=True)
-        ]
+        sent = _sent(work, nudges, tools)
+        answers: list[Claimed | Malformed | Skipped] = []
+        for nudge in nudges:
+            # Each is handed out once.
+            taken = sent.pop(nudge.evaluation_id, None) if nudge.evaluation_id else None
+            answers.append(taken or _begun(work, nudge, tools))
         work.commit()
-    return [Skipped(reason) if answer is None else answer for answer, reason in zip(answers, why, strict=True)]
+    return answers
 
 
-def _chosen(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> dict[Nudge, uuid.UUID]:
-    """The evaluation that each message is about; unknown calls have none."""
-    unnamed = [nudge.call_id for nudge in nudges if nudge.evaluation_id is None]
-    latest = evaluations_of(work, unnamed, grading=tools.grading)
-    return {
-        nudge: evaluation_id
-        for nudge in nudges
-        if (evaluation_id := nudge.evaluation_id or latest.get(nudge.call_id)) is not None
-    }
+def _sent(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> dict[uuid.UUID, Claimed | Malformed]:
+    """What the dispatcher has sent is ours by one statement for all, and has been counted by the dispatcher."""
+    named = {nudge.evaluation_id: nudge.call_id for nudge in nudges if nudge.evaluation_id is not None}
+    if not named:
+        return {}
+    of_calls = list(named.values())
+    taken = work.evaluations.claim(list(named), lease_s=tools.lease_s, of_calls=of_calls, only_sent=True)
+    return {one.lease.work_id: one for one in taken}
 
 
-def _why_not(work: UnitOfWork, evaluation_id: uuid.UUID | None, tools: Tools) -> str:
-    if evaluation_id is None:
-        return "no such call"
-    status = work.evaluations.status(evaluation_id)
-    return why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation"
+def _begun(work: UnitOfWork, nudge: Nudge, tools: Tools) -> Claimed | Malformed | Skipped:
+    """Claim what a message from outside asks for, as far as its workspace's share lets it begin by itself."""
+    chosen = to_begin(work, nudge.call_id, nudge.evaluation_id, grading=tools.grading, share=tools.share)
+    if isinstance(chosen, Skipped):
+        return chosen
+    taken = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_calls=[nudge.call_id])
+    if taken:
+        return taken[0]
+    status = work.evaluations.status(chosen)
+    return Skipped(why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation")

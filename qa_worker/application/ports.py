@@ -21,7 +21,7 @@ from qa_worker.domain.evaluation import Evaluation, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec, Rubric
-from qa_worker.domain.work import Lane, Lease, WorkStatus
+from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 from qa_worker.messages import Message
 
 
@@ -76,6 +76,19 @@ class CallKey:
     id: CallId
     workspace: WorkspaceId
     agent_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A stored call that a message is about, and its evaluation where it has one.
+
+    `has_room`: its workspace has less under way of live work than its share.
+    """
+
+    key: CallKey
+    evaluation_id: uuid.UUID | None
+    state: WorkState | None
+    has_room: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +241,21 @@ class Evaluations(Protocol):
         """The evaluation of each call that was asked for last; calls without one are left out."""
         ...
 
-    def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_calls: Sequence[CallId] = ()
-    ) -> Sequence[Claimed | Malformed]:
-        """Take those of these that are free and due: attempt + 1, a fresh token for each. With `of_calls`: only of these.
+    def asked(self, call_id: CallId, evaluation_id: uuid.UUID | None, *, share: int) -> Asked | None:
+        """The call with this evaluation of it, or the one that was asked for last; None where nobody stored the call."""
+        ...
 
+    def claim(
+        self,
+        evaluation_ids: Sequence[uuid.UUID],
+        *,
+        lease_s: float,
+        of_calls: Sequence[CallId] = (),
+        only_sent: bool = False,
+    ) -> Sequence[Claimed | Malformed]:
+        """Take those of these that are free and due: attempt + 1, a fresh token for each.
+
+        With `of_calls`: only of these calls, and with `only_sent` only what is queued for them.
         Commit before working on them: the attempt counts even where the row kills whoever reads it.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -98,11 +98,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much work there is in each state, how long the oldest due piece has waited (seconds), what the rest waits for."""
+    """How many evaluations there are in each state, and how long the oldest due one has waited (seconds).
+
+    `waits_for` says of evaluations, runs, batches and alerts how many wait for what.
+    """
 
     by_state: Mapping[str, int]
     oldest_due_s: float | None
-    waits_for: Mapping[str, int] = field(default_factory=dict)
+    waits_for: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Queries(Protocol):
@@ -122,4 +125,8 @@ class Queries(Protocol):
 
     def backlog(self) -> Backlog:
         """How much there is to do."""
+        ...
+
+    def models(self) -> Collection[str]:
+        """The models that unfinished work and the rubrics that hold ask for."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qa_worker.bootstrap.worker import Worker, close_worker, worker
+from qa_worker.bootstrap.worker import Serves, Worker, close_worker, start_worker, worker
 
 if TYPE_CHECKING:
     from qa_worker.bootstrap.client import Client
@@ -59,6 +59,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Client",
     "GatewayStatus",
+    "Serves",
     "Suites",
     "Worker",
     "close_worker",
@@ -74,6 +75,7 @@ __all__ = [
     "read_scenario",
     "scenario_faults",
     "scenario_yaml",
+    "start_worker",
     "suite_json",
     "worker",
 ]

@@ -146,5 +146,7 @@ class Client:
         budget(self._settings, self._engine).set_cap(workspace, micro_usd)
 
     def gateway(self) -> GatewayStatus:
-        """What holds requests to Claude back right now."""
-        return gateway_status(self._settings, self._broker_url, self._settings.judge_model)
+        """What holds requests to Claude back right now, for every model that is used. Raises StoreUnavailable."""
+        chosen = self._settings
+        models = {chosen.judge_model, chosen.caller_model, chosen.agent_model, *self.queries.models()}
+        return gateway_status(chosen, self._broker_url, sorted(models))

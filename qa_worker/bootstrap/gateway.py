@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -56,7 +56,7 @@ def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLim
         "input_tokens": chosen.max_input_tokens_per_minute,
         "output_tokens": chosen.max_output_tokens_per_minute,
     }
-    return gate, RedisLimiter(redis_url, caps=caps)
+    return gate, RedisLimiter(redis_url, caps=caps, processes=chosen.worker_processes)
 
 
 def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
@@ -94,20 +94,21 @@ class SharedPace:
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatus:
-    """What holds requests back right now."""
+    """What holds requests back right now: the breaker, and the buckets of each model."""
 
     breaker: GateStatus
-    buckets: tuple[BucketStatus, ...]
+    buckets: Mapping[str, tuple[BucketStatus, ...]]
 
 
-def gateway_status(chosen: Settings, broker_url: str, model: str) -> GatewayStatus:
-    """For people: the breaker and the buckets of one model. Asked from outside the workers."""
+def gateway_status(chosen: Settings, broker_url: str, models: Iterable[str]) -> GatewayStatus:
+    """For people: the breaker and the buckets of these models. Asked from outside the workers."""
     loop = EventLoop()
     gate, limiter = shared_limits(chosen, redis_url(chosen, broker_url))
 
     async def ask() -> GatewayStatus:
         try:
-            return GatewayStatus(await gate.status(SERVICE), await limiter.status(model))
+            buckets = {model: await limiter.status(model) for model in models}
+            return GatewayStatus(await gate.status(SERVICE), buckets)
         finally:
             await gate.close()
             await limiter.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
@@ -18,6 +18,7 @@ from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.adapters.together import Together
 from qa_worker.application._grading import Tools
+from qa_worker.application._sending import share_of_nudges
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.evaluate_call import claim_calls, evaluate_call
 from qa_worker.application.ports import Rescued
@@ -28,6 +29,7 @@ from qa_worker.bootstrap.grading import grading, retry_policy
 from qa_worker.domain.call import CallId
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.prompt import PROMPT_VERSION
+from qa_worker.messages import Queue
 from qa_worker.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -45,6 +47,26 @@ class _Closes(Protocol):
 _Part = TypeVar("_Part", bound=_Closes)
 
 
+@dataclass(frozen=True, slots=True)
+class Serves:
+    """The queues that this process takes from, and how many messages at once; None is what the settings say."""
+
+    queues: Collection[str] = ()
+    slots: int | None = None
+
+
+def pool_size(chosen: Settings, queues: Collection[str]) -> int:
+    """Database connections of a process that serves these queues: of several kinds, what the largest one needs."""
+    sizes: dict[str, int] = {
+        Queue.EVALUATE_CALL: chosen.evaluate_db_pool_size,
+        Queue.BACKLOG: chosen.evaluate_db_pool_size,
+        Queue.RUN_SCENARIO: chosen.run_db_pool_size,
+        Queue.SEND_ALERT: chosen.alert_db_pool_size,
+        Queue.MAINTENANCE: chosen.maintenance_db_pool_size,
+    }
+    return max((sizes[queue] for queue in queues if queue in sizes), default=chosen.db_pool_size)
+
+
 class Worker:
     """What the tasks of one worker process need.
 
@@ -52,14 +74,15 @@ class Worker:
     never sends webhooks, and 20 MB of libraries it never calls are a tenth of its memory.
     """
 
-    def __init__(self, chosen: Settings) -> None:
+    def __init__(self, chosen: Settings, serves: Serves) -> None:
         self._settings = chosen
+        self.pool_size = pool_size(chosen, serves.queues)
         self._lock = threading.RLock()
         self._parts: dict[str, _Closes] = {}
         self._publisher = Publisher(chosen.broker_url.get_secret_value())
         self._engine = make_engine(
             chosen.database_url.get_secret_value(),
-            pool_size=chosen.db_pool_size,
+            pool_size=self.pool_size,
             pool_timeout_s=chosen.db_pool_timeout_s,
             application_name="qa-worker-worker",
         )
@@ -78,6 +101,7 @@ class Worker:
             policy=retry_policy(chosen),
             grading=grading(chosen),
             lease_s=chosen.lease_s,
+            share=share_of_nudges(chosen.in_flight_limit, serves.slots or chosen.evaluate_concurrency),
         )
 
         self._claims = Together(
@@ -173,17 +197,25 @@ class _Process:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pid: int = 0
+    serves: Serves = field(default_factory=Serves)
     worker: Worker | None = None
 
 
 _process = _Process()
 
 
+def start_worker(serves: Serves) -> Worker:
+    """Build the worker of this process for what it serves."""
+    with _process.lock:
+        _process.serves = serves
+    return worker()
+
+
 def worker() -> Worker:
     """The worker of this process, built with its first use."""
     with _process.lock:
         if _process.worker is None or _process.pid != os.getpid():
-            _process.worker, _process.pid = Worker(settings()), os.getpid()
+            _process.worker, _process.pid = Worker(settings(), _process.serves), os.getpid()
         return _process.worker
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import evaluations
+from qa_worker.application._admission import OVER_SHARE
 from qa_worker.application._grading import LEASE_LOST, Tools
 from qa_worker.application.evaluate_call import Nudge, claim_calls, evaluate_call
 from qa_worker.application.judging import Judge, JudgeRequest
-from qa_worker.application.ports import NamedRubric, Wanted
+from qa_worker.application.ports import Added, NamedRubric, Room, Wanted
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Call, CallId, Expected
@@ -23,7 +25,7 @@ from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Outcome, Parked, RetryAt, Skipped
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind, Severity
-from qa_worker.domain.work import WorkState
+from qa_worker.domain.work import Lane, WorkState
 from tests.builders import a_call, a_finding, a_grading, a_rubric, an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import FixedJitter, FrozenClock, NoContext, NoLeases, ScriptedJudge, Step
@@ -83,6 +85,19 @@ class Bench:
         with self.uow.engine.begin() as connection:
             connection.execute(update(evaluations).values(not_before=func.now()))
 
+    def stored(self, ref: str, *, workspace: str = "w") -> CallId:
+        """A call that a backend has written, and nobody has asked about yet."""
+        with self.uow() as work:
+            (added,) = work.calls.add_all([a_call(ref)], workspace_name=workspace)
+            work.commit()
+        assert isinstance(added, Added)
+        return added.key.id
+
+    def views_of(self, call_id: CallId) -> Sequence[EvaluationView]:
+        with self.uow.engine.connect() as connection:
+            ids = connection.execute(select(evaluations.c.id).where(evaluations.c.call_id == call_id)).scalars().all()
+        return PostgresQueries(self.uow.engine).evaluations(ids)
+
     def view(self) -> EvaluationView:
         (view,) = PostgresQueries(self.uow.engine).evaluations([self.accepted.evaluation_id])
         return view
@@ -130,6 +145,59 @@ def test_a_call_that_nobody_stored_is_skipped(bench: Bench) -> None:
     outcome = evaluate_call(call_id=CallId(uuid.uuid4()), tools=bench.tools(judge))
 
     assert outcome == Skipped("no such call")
+
+
+def test_a_call_that_nobody_has_sent_waits_for_its_turn_where_its_workspace_has_its_share(bench: Bench) -> None:
+    """A flood of messages is put aside as it is read: no row counts it before, and another's call may stand behind it."""
+    unasked = bench.stored("unasked")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+
+    assert evaluate_call(call_id=unasked, tools=tools) == Skipped(OVER_SHARE)
+
+    (waiting,) = bench.views_of(unasked)
+    assert (waiting.state, waiting.attempt) == (WorkState.PENDING, 0)
+    with bench.uow() as work:
+        due = work.evaluations.due(Room(live=9, backlog=0), batch=9)
+        work.commit()
+    assert [ref.evaluation_id for ref in due] == [waiting.id], "the dispatcher sends it"
+    assert evaluate_call(call_id=unasked, evaluation_id=waiting.id, tools=tools) == Done("pass")
+
+
+def test_a_pending_call_that_is_nudged_waits_for_its_turn_too(bench: Bench) -> None:
+    unasked = bench.stored("unasked")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+    evaluate_call(call_id=unasked, tools=tools)
+    (waiting,) = bench.views_of(unasked)
+
+    assert evaluate_call(call_id=unasked, tools=tools) == Skipped(OVER_SHARE)
+    assert evaluate_call(call_id=unasked, evaluation_id=waiting.id, tools=tools) == Skipped(OVER_SHARE)
+
+
+def test_what_was_sent_is_graded_however_much_its_workspace_has_under_way(bench: Bench) -> None:
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=0)
+
+    assert evaluate_call(call_id=bench.accepted.call_id, tools=tools) == Done("pass")
+
+
+def test_neither_anothers_calls_nor_a_backlog_of_ones_own_keep_a_call_from_being_graded(bench: Bench) -> None:
+    other = bench.stored("other", workspace="another")
+    with bench.uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(lane=Lane.BACKLOG.value))
+    own = bench.stored("own")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+
+    assert evaluate_call(call_id=other, tools=tools) == Done("pass")
+    assert evaluate_call(call_id=own, tools=tools) == Done("pass")
+
+
+def test_no_evaluation_of_another_call_is_graded(bench: Bench) -> None:
+    other = bench.stored("other")
+    tools = bench.tools(ScriptedJudge([an_assessment()]))
+
+    outcome = evaluate_call(call_id=other, evaluation_id=bench.accepted.evaluation_id, tools=tools)
+
+    assert outcome == Skipped("no such evaluation")
+    assert list(bench.views_of(other)) == []
 
 
 def test_evaluate_call_rate_limit_retry(bench: Bench) -> None:

@@ -79,7 +79,10 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     state = json.loads(status.out)
     assert (status.code, state["healthy"], state["evaluations"]) == (0, True, {"done": 1})
     assert (state["waits_for"], state["breaker"]["state"]) == ({}, "closed")
-    assert [bucket["meter"] for bucket in state["buckets"]] == ["requests", "input_tokens", "output_tokens"]
+    meters = ["requests", "input_tokens", "output_tokens"]
+    assert [(bucket["model"], bucket["meter"]) for bucket in state["buckets"]] == [
+        ("claude-haiku-5-5", meter) for meter in meters
+    ]
     assert state["budgets_micro_usd"][0] == {"workspace": "", "spent": 0, "cap": None}
     names = {process["name"] for process in state["processes"]}
     assert {"worker-evaluate-call", "worker-maintenance", "beat", "flower"} <= names

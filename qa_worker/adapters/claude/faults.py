@@ -131,8 +131,8 @@ def _verdict(error: anthropic.APIStatusError) -> tuple[FailureKind, str, str]:
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.MULTIPLE_CHOICES:
         return FailureKind.TRANSIENT, code, f"Claude failed with HTTP {status}{_typed(error)}."
     fix = _WHAT_TO_FIX.get(status, f"HTTP {status} is no answer of Claude's. Check ANTHROPIC_BASE_URL and proxies.")
-    # A wrong key, a missing permission, a model's wrong name: no call is to blame, and all of them wait for the mend.
-    kind = FailureKind.BLOCKED if status in _INSTALLATION else FailureKind.REJECTED
+    # A wrong key or address, a missing permission, a model's wrong name: no call is to blame, and all wait for the mend.
+    kind = FailureKind.BLOCKED if status in _INSTALLATION or status < HTTPStatus.BAD_REQUEST else FailureKind.REJECTED
     return kind, code, f"{fix}{_typed(error)}"
 
 

@@ -7,7 +7,7 @@ version to the next finds everybody who has something pending, however long anyb
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Text, Uuid, bindparam, column, func, literal, select
@@ -32,9 +32,9 @@ _WORK = evaluations.c
 _PENDING: ColumnElement[bool] = (_WORK.state == WorkState.PENDING.value) & (_WORK.lane == bindparam("lane"))
 
 
-def wanted_models(connection: Connection) -> Collection[str]:
-    """The models that pending work is graded by."""
-    return {version.model for lane in LANES for version in connection.execute(_VERSIONS, {"lane": lane.value})}
+def wanted_models(connection: Connection, lanes: Iterable[Lane] = LANES) -> Collection[str]:
+    """The models that pending work of these lanes is graded by."""
+    return {version.model for lane in lanes for version in connection.execute(_VERSIONS, {"lane": lane.value})}
 
 
 def begin_dispatch(connection: Connection) -> UnderWay | None:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
+from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Uuid, bindparam, func, literal, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
@@ -27,6 +27,7 @@ from qa_worker.adapters.postgres.tables import (
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, is_sent, usage_values
 from qa_worker.application.ports import (
+    Asked,
     AttemptRecord,
     CallKey,
     Claimed,
@@ -98,14 +99,28 @@ class PostgresEvaluations:
         )
         return {CallId(row.call_id): row.id for row in self._connection.execute(latest)}
 
+    def asked(self, call_id: CallId, evaluation_id: uuid.UUID | None, *, share: int) -> Asked | None:
+        """See the port."""
+        given = {"call_id": call_id, "evaluation_id": evaluation_id, "share": share}
+        row = self._connection.execute(_ASKED, given).one_or_none()
+        if row is None:
+            return None
+        key = CallKey(call_id, WorkspaceId(row.workspace_id), row.agent_id)
+        return Asked(key, row.id, None if row.state is None else WorkState(row.state), row.under_way < share)
+
     def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_calls: Sequence[CallId] = ()
+        self,
+        evaluation_ids: Sequence[uuid.UUID],
+        *,
+        lease_s: float,
+        of_calls: Sequence[CallId] = (),
+        only_sent: bool = False,
     ) -> Sequence[Claimed | Malformed]:
         """See the port."""
         if not of_calls:
             return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s))
-        ours = list(of_calls)
-        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=_CLAIM_OF_CALLS, of_calls=ours))
+        only = _CLAIM_SENT_OF_CALLS if only_sent else _CLAIM_OF_CALLS
+        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=only, of_calls=list(of_calls)))
 
     def loaded(self, leases: Sequence[Lease]) -> Sequence[Claimed | Malformed]:
         """What was claimed before, with all that it needs, in this order; whether the leases still hold isn't asked."""
@@ -267,10 +282,43 @@ class PostgresEvaluations:
         return known
 
 
+def _asked() -> Select[Any]:
+    """A call, its evaluation, and what its workspace has under way of live work, counted no further than its share."""
+    chosen = bindparam("evaluation_id", type_=Uuid)
+    latest = (
+        select(evaluations.c.id, evaluations.c.state)
+        .where(evaluations.c.call_id == calls.c.id, chosen.is_(None) | (evaluations.c.id == chosen))
+        .order_by(evaluations.c.created_at.desc())
+        .limit(1)
+        .lateral("latest")
+    )
+    live = (
+        select(evaluations.c.id)
+        .where(
+            evaluations.c.workspace_id == calls.c.workspace_id,
+            evaluations.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]),
+            is_sent(evaluations),  # as the index has it
+            evaluations.c.lane == Lane.LIVE.value,
+        )
+        .limit(bindparam("share", type_=Integer))
+        .correlate(calls)
+        .subquery()
+    )
+    under_way = select(func.count()).select_from(live).scalar_subquery().label("under_way")
+    return (
+        select(calls.c.workspace_id, calls.c.agent_id, latest.c.id, latest.c.state, under_way)
+        .select_from(calls.join(latest, literal(value=True), isouter=True))
+        .where(calls.c.id == bindparam("call_id", type_=Uuid))
+    )
+
+
+_ASKED = _asked()
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
-_CLAIM_OF_CALLS = claiming(evaluations, evaluations.c.call_id == func.any(bindparam("of_calls", type_=ARRAY(Uuid))))
+_OF_CALLS = evaluations.c.call_id == func.any(bindparam("of_calls", type_=ARRAY(Uuid)))
+_CLAIM_OF_CALLS = claiming(evaluations, _OF_CALLS)
+_CLAIM_SENT_OF_CALLS = claiming(evaluations, _OF_CALLS, evaluations.c.state == WorkState.QUEUED)
 _ENSURE = insert(evaluations).on_conflict_do_nothing().returning(evaluations.c.id)
 _ADMITTED = (
     update(calls)

@@ -15,6 +15,7 @@ from dataclasses import replace
 import structlog
 
 from qa_worker.adapters.redis.connection import AwayError, Reply, Shared, Value
+from qa_worker.adapters.redis.fellows import Fellows
 from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import BucketStatus, Need, NoRoom, Permit
 from qa_worker.domain import bucket as model_of
@@ -33,8 +34,8 @@ _LEARN_EVERY_S = 0.25
 class RedisLimiter:
     """Implements `Limiter` on one event loop. `caps` and `start` are limits a minute by meter.
 
-    `processes`: how many workers share the limits, for the part that this one takes while Redis is away. `ramp_s`: how
-    long the rate takes to double while it grows into limits just learnt.
+    `processes`: among how many the limits are shared, for the part that this one takes while Redis is away and before
+    Redis has told how many there are. `ramp_s`: how long the rate takes to double while it grows into limits just learnt.
     """
 
     def __init__(  # noqa: PLR0913 - settings, by name
@@ -59,11 +60,12 @@ class RedisLimiter:
             book_ahead_s=book_ahead_s,
         )
         self._constants: list[Value] = [str(value).encode() for value in _flat(self._pacing)]
-        self._processes = processes
         self._sleep = sleep
         self._server_clock = server_clock
-        self._redis = Shared(url, "limiter.lua", _changed)
-        self._local: dict[str, Bucket] = {}
+        self._redis = Shared(url, "limiter.lua", self._changed)
+        self._fellows = Fellows(url, assumed=processes, server_clock=server_clock)
+        # By model, and by the number of those who share its limits.
+        self._local: dict[tuple[str, int], Bucket] = {}
         self._limits: dict[str, Known] = {}
         self._learnt_at: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
@@ -101,6 +103,7 @@ class RedisLimiter:
         except AwayError:
             # The shared bucket refills by itself; what isn't given back is a moment of its rate.
             return
+        await self._fellows.tell()
 
     async def pause(self, model: str, seconds: float) -> None:
         """See the port. Bounded by LONGEST_PAUSE_S."""
@@ -154,6 +157,7 @@ class RedisLimiter:
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.close()
+        await self._fellows.close()
 
     async def _book(self, model: str, need: Amounts, share: float, kept_s: float) -> tuple[Turn, bool]:
         try:
@@ -162,7 +166,7 @@ class RedisLimiter:
             state, turn = model_of.reserve(
                 self._own_bucket(model), time.monotonic(), need, share=share, pacing=self._own, kept_s=kept_s
             )
-            self._local[model] = state
+            self._keep(model, lambda _state, _now: state)
             return turn, False
         return Turn(granted=bool(granted), wait_s=float(wait_s)), True
 
@@ -175,35 +179,35 @@ class RedisLimiter:
         return reply
 
     def _keep(self, model: str, change: Callable[[Bucket, float], Bucket]) -> None:
-        self._local[model] = change(self._own_bucket(model), time.monotonic())
+        self._local[model, self._fellows.count] = change(self._own_bucket(model), time.monotonic())
 
     def _own_bucket(self, model: str) -> Bucket:
         """This process's part of the limits, as last known."""
-        state = self._local.get(model)
+        state = self._local.get((model, self._fellows.count))
         if state is None:
             now = time.monotonic()
             state = model_of.opened(self._own, now)
             known = self._part(self._limits.get(model, (None, None, None)))
             state = model_of.learn(state, now, known, (None, None, None), self._own)
-            self._local[model] = state
+            self._local[model, self._fellows.count] = state
         return state
 
     @property
     def _own(self) -> Pacing:
         requests, input_tokens, output_tokens = self._pacing.start
-        parts = self._processes
+        parts = self._fellows.count
         return replace(self._pacing, start=(requests / parts, input_tokens / parts, output_tokens / parts))
 
     def _part(self, limits: Known) -> Known:
-        requests, input_tokens, output_tokens = (None if limit is None else limit / self._processes for limit in limits)
+        parts = self._fellows.count
+        requests, input_tokens, output_tokens = (None if limit is None else limit / parts for limit in limits)
         return requests, input_tokens, output_tokens
 
-
-def _changed(shared: bool, fault: str) -> None:  # noqa: FBT001 - a callback
-    if shared:
-        log.info("limits_shared")
-    else:
-        log.warning("limits_local", error=fault)
+    def _changed(self, shared: bool, fault: str) -> None:  # noqa: FBT001 - a callback
+        if shared:
+            log.info("limits_shared")
+        else:
+            log.warning("limits_local", error=fault, shared_by=self._fellows.count)
 
 
 def _change(need: Need, usage: Usage | None) -> Amounts:

@@ -62,7 +62,8 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
         (status_error(413, "request_too_large"), FailureKind.REJECTED, "http_413"),
         (status_error(422), FailureKind.REJECTED, "http_422"),
         (status_error(431), FailureKind.REJECTED, "http_431"),
-        (status_error(307), FailureKind.REJECTED, "http_307"),
+        (status_error(302), FailureKind.BLOCKED, "http_302"),
+        (status_error(307), FailureKind.BLOCKED, "http_307"),
         (status_error(402, "billing_error"), FailureKind.SPEND_CAP, "http_402"),
         (
             status_error(402, "billing_error", code="linked_organization_spend_limit_reached"),

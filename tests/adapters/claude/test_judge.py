@@ -156,7 +156,7 @@ def test_the_static_part_is_written_to_the_cache_once_and_read_after() -> None:
         (does.max_tokens(), FailureKind.UNREADABLE, "max_tokens"),
         (does.all_thinking(), FailureKind.UNREADABLE, "max_tokens"),
         (does.said("It went well."), FailureKind.UNREADABLE, "answer_no_json"),
-        (does.Raw("redirect", b"", 307, headers={"location": "http://127.0.0.1:1/"}), FailureKind.REJECTED, "http_307"),
+        (does.Raw("redirect", b"", 307, headers={"location": "http://127.0.0.1:1/"}), FailureKind.BLOCKED, "http_307"),
     ],
     ids=lambda value: value.name if hasattr(value, "name") and not isinstance(value, FailureKind) else None,
 )

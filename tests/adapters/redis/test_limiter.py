@@ -309,6 +309,27 @@ def test_without_redis_a_process_takes_its_part_and_never_no_limit(server: Valke
     assert source == "local"
 
 
+def test_without_redis_the_limits_are_divided_among_those_who_were_last_seen(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[int, float]:
+        clock = _clock(limiter)
+        others = [_limiter(server.url, clock) for _ in range(2)]
+        for one in (*others, limiter):
+            permit = await one.reserve(MODEL, NEED)
+            assert isinstance(permit, Permit)
+            await one.settle(permit, None)
+            await one.close()
+        gone(server, "killed")
+        granted = [room for _ in range(90) if isinstance(room := await limiter.reserve(MODEL, NEED), Permit)]
+        return len(granted), (await limiter.status(MODEL))[0].limit
+
+    with structlog.testing.capture_logs() as logs:
+        granted, limit = _run(server.url, body, processes=40)
+
+    assert limit == pytest.approx(START["requests"] / 3)
+    assert 16 <= granted <= 28, "a third of 66, not a fortieth"
+    assert [(entry["event"], entry["shared_by"]) for entry in logs] == [("limits_local", 3)]
+
+
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_an_outage_is_noticed_within_a_second_and_said_once(server: ValkeyServer, how: str) -> None:
     async def body(limiter: RedisLimiter) -> list[Permit | NoRoom]:

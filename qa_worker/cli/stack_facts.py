@@ -1,0 +1,55 @@
+"""What `qa-worker status` shows of what holds work back: what waits and why, Claude's breaker and limits, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from qa_worker import bootstrap
+from qa_worker.application.limits import BucketStatus, Spending
+from qa_worker.cli import render
+from qa_worker.cli.console import results
+
+
+def buckets_as_dicts(buckets: Mapping[str, Sequence[BucketStatus]]) -> list[dict[str, Any]]:
+    """One for each model and meter."""
+    return [{"model": model, **asdict(bucket)} for model, meters in buckets.items() for bucket in meters]
+
+
+def show_waiting(waits_for: Mapping[str, Mapping[str, int]]) -> None:
+    """Of each kind of work how much waits for what."""
+    if not waits_for:
+        return
+    table = Table("Waiting", "How many", "For")
+    for kind, reasons in waits_for.items():
+        for reason, count in sorted(reasons.items()):
+            table.add_row(kind, f"{count:,}", render.plain(reason))
+    results.print(table)
+
+
+def show_gateway(gateway: bootstrap.GatewayStatus) -> None:
+    """The breaker, and each model's limits a minute, with what is left of the bucket."""
+    breaker = gateway.breaker
+    until = f" for {breaker.open_for_s:.0f} s more" if breaker.open_for_s > 0 else ""
+    alone = "" if breaker.shared else "; Redis is away, so that each process decides alone"
+    results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate{alone}", highlight=False)
+    table = Table("Claude's limits", "Meter", "A minute", "Left now", "Source")
+    for model, meters in gateway.buckets.items():
+        for bucket in meters:
+            table.add_row(
+                render.plain(model), bucket.meter, f"{bucket.limit:,.0f}", f"{bucket.left:,.0f}", bucket.source
+            )
+    results.print(table)
+
+
+def show_budgets(spending: Sequence[Spending]) -> None:
+    """What all have spent, and whoever has a cap."""
+    table = Table("Spent today (UTC)", "Spent", "Cap")
+    for one in spending:
+        if not one.workspace or one.cap is not None:
+            cap = "none" if one.cap is None else render.dollars(one.cap)
+            table.add_row(render.plain(one.workspace) or "all", render.dollars(one.spent), cap)
+    results.print(table)
