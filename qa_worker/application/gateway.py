@@ -13,9 +13,14 @@ from qa_worker.domain.failure import Failure
 
 __all__ = ["LOOK_AGAIN_S", "SERVICE", "Gateway"]
 
+DEADLINE_S = 60.0
+
 
 class Gateway:
-    """Implements `AsyncJudge` in front of another one. `patience_s`: how long a slot may wait for room."""
+    """Implements `AsyncJudge` in front of another one. `patience_s`: how long a slot may wait for room.
+
+    `deadline_s` after a call's first request left, its last one ends: the judge's own deadline ends each.
+    """
 
     def __init__(
         self,
@@ -24,15 +29,19 @@ class Gateway:
         budget: Budget,
         gate: Gate,
         limiter: Limiter,
+        deadline_s: float = DEADLINE_S,
         patience_s: float = PATIENCE_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._judge = judge
+        self._deadline_s = deadline_s
         self._calls = ModelCalls(budget=budget, gate=gate, limiter=limiter, patience_s=patience_s, sleep=sleep)
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """See the port. A `HELD` failure says why nothing was sent and when to try again."""
-        wanted = ModelCall(request.spec.model, request.key, lambda: self._judge.need(request), request.can_wait)
+        wanted = ModelCall(
+            request.spec.model, request.key, lambda: self._judge.need(request), self._deadline_s, request.can_wait
+        )
         answer = await self._calls.send(wanted, lambda: self._judge.grade(request))
         if isinstance(answer, Failure):
             return JudgeAnswer(answer, Usage(), request.spec.model, None, "")

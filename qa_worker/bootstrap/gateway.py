@@ -138,7 +138,13 @@ def judges(chosen: Settings, engine: Engine) -> tuple[dict[JudgeKind, Judge], Ca
         ),
     )
     gate, limiter = shared_limits(chosen, redis_url(chosen))
-    gateway = Gateway(MeteredClaudeJudge(claude), budget=budget(chosen, engine), gate=gate, limiter=limiter)
+    gateway = Gateway(
+        MeteredClaudeJudge(claude),
+        budget=budget(chosen, engine),
+        gate=gate,
+        limiter=limiter,
+        deadline_s=chosen.judge_deadline_s,
+    )
     loop = EventLoop()
     available[JudgeKind.CLAUDE] = JudgeOnLoop(VotingJudge(gateway), loop)
 

@@ -38,3 +38,8 @@ class Failure:
     message: str
     retry_after_s: float | None = None
     request_id: str | None = None
+
+
+def deadline() -> Failure:
+    """The time for a whole request, quick retries included, is over."""
+    return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -34,6 +35,10 @@ class World:
     """Budget, gate, limiter and judge in one, noting what happens in which order."""
 
     result: Assessment | Failure | Exception = field(default_factory=an_assessment)
+    before: list[Failure] = field(default_factory=list)
+    """What is answered before the result, each once."""
+    after_first: Admission | None = None
+    """What the gate says to all but the first."""
     limits: RateLimits | None = None
     spent: Exceeded | None = None
     admission: Admission = field(default_factory=Admission)
@@ -45,6 +50,8 @@ class World:
         return self.spent
 
     async def admit(self, service: str) -> Admission:
+        if self.after_first is not None and f"admit {service}" in self.seen:
+            self.admission = self.after_first
         self.seen.append(f"admit {service}")
         return self.admission
 
@@ -77,10 +84,11 @@ class World:
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
         self.seen.append("ask")
-        if isinstance(self.result, Exception):
-            raise self.result
-        usage = USED if isinstance(self.result, Assessment) else Usage()
-        return JudgeAnswer(self.result, usage, request.spec.model, "req", "", self.limits)
+        result = self.before.pop(0) if self.before else self.result
+        if isinstance(result, Exception):
+            raise result
+        usage = USED if isinstance(result, Assessment) else Usage()
+        return JudgeAnswer(result, usage, request.spec.model, "req", "", self.limits)
 
 
 class Limits(World):
@@ -93,11 +101,11 @@ class Limits(World):
         return ()
 
 
-def _grade(world: World) -> JudgeAnswer:
+def _grade(world: World, *, deadline_s: float = 60.0) -> JudgeAnswer:
     async def no_wait(seconds: float) -> None:
         world.seen.append(f"wait {seconds}")
 
-    gateway = Gateway(world, budget=world, gate=world, limiter=Limits(world), sleep=no_wait)
+    gateway = Gateway(world, budget=world, gate=world, limiter=Limits(world), deadline_s=deadline_s, sleep=no_wait)
     return asyncio.run(gateway.grade(REQUEST))
 
 
@@ -240,3 +248,108 @@ def test_a_recovering_service_gets_its_share_of_the_rate() -> None:
     asyncio.run(twice())
 
     assert [step for step in world.seen if step.startswith("reserve")][-1].endswith("share 0.25")
+
+
+# -- quick retries
+
+FAULT = _failure(FailureKind.TRANSIENT, "http_503")
+
+
+def _steps(world: World) -> Sequence[str]:
+    """What was seen, without the pauses between tries, which are random."""
+    return [step for step in world.seen if not step.startswith("wait")]
+
+
+def test_every_try_passes_budget_limiter_and_breaker_and_is_told_of() -> None:
+    world = World(before=[FAULT, FAULT])
+
+    assert isinstance(_grade(world).result, Assessment)
+    a_try = ["budget workspace", "reserve 1000+200 share 1.0", f"admit {SERVICE}", "ask"]
+    assert _steps(world) == [
+        *(*a_try, "report down", "settle 0+0") * 2,
+        *(*a_try, "report up", "settle 900+100"),
+    ]
+
+
+def test_after_three_tries_the_row_decides() -> None:
+    world = World(before=[FAULT] * 3)
+
+    assert _grade(world).result is FAULT
+    assert [world.seen.count(step) for step in ("ask", "report down", "settle 0+0")] == [3, 3, 3]
+
+
+def test_a_probe_is_one_request() -> None:
+    world = World(result=FAULT, admission=Admission(probe="lease"))
+
+    assert _grade(world).result is FAULT
+    assert world.seen[-3:] == ["ask", "report down", "settle 0+0"]
+    assert world.seen.count("ask") == 1
+
+
+def test_a_retry_that_becomes_the_probe_is_the_last_one() -> None:
+    world = World(result=FAULT, after_first=Admission(probe="lease"))
+
+    _grade(world)
+
+    assert world.seen.count("ask") == 2
+
+
+def test_what_a_gate_that_opened_meanwhile_holds_back_was_sent_and_its_attempt_counts() -> None:
+    world = World(result=FAULT, after_first=Admission(open_for_s=60))
+
+    assert _grade(world).result is FAULT
+    assert world.seen.count("ask") == 1
+    assert world.seen[-1] == "give back"
+
+
+@pytest.mark.parametrize("wait_s", [1.6, 60])
+def test_tries_share_one_patience_and_a_retry_without_room_is_not_made(wait_s: float) -> None:
+    permit = Permit("claude-haiku-5-5", Need(1000, 200), shared=True)
+    world = World(result=FAULT, rooms=[NoRoom(0.5), permit, NoRoom(wait_s)])
+
+    assert _grade(world).result is FAULT
+    assert world.seen.count("ask") == 1
+
+
+def test_a_retry_that_a_budget_holds_back_is_not_made() -> None:
+    world = World(result=FAULT)
+
+    class Spent(Limits):
+        async def exceeded(self, workspace: str) -> Exceeded | None:
+            return Exceeded("The budget is spent.", 300) if "ask" in self.seen else None
+
+    async def no_wait(_seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    limits = Spent(world)
+    gateway = Gateway(world, budget=limits, gate=world, limiter=limits, sleep=no_wait)
+
+    assert asyncio.run(gateway.grade(REQUEST)).result is FAULT
+    assert world.seen.count("ask") == 1
+
+
+class Hanging(World):
+    """Its second request gets no answer."""
+
+    async def grade(self, request: JudgeRequest) -> JudgeAnswer:
+        if "ask" in self.seen:
+            self.seen.append("ask")
+            await asyncio.Event().wait()
+        return await super().grade(request)
+
+
+def test_the_deadline_holds_over_all_tries_together() -> None:
+    world = Hanging(result=FAULT)
+
+    answer = _grade(world, deadline_s=0.05)
+
+    assert isinstance(answer.result, Failure)
+    assert (answer.result.kind, answer.result.code) == (FailureKind.TRANSIENT, "deadline")
+    assert world.seen[-3:] == ["ask", "report down", "settle 0+0"]
+
+
+def test_no_retry_is_made_when_the_deadline_is_over() -> None:
+    world = World(result=FAULT)
+
+    assert _grade(world, deadline_s=0.0).result is FAULT
+    assert (world.seen.count("ask"), world.seen[-1]) == (1, "give back")

@@ -10,9 +10,9 @@ from anthropic._error_classes import make_status_error
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_worker.adapters.claude.client import UnusableBody
-from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, deadline, retry_after_s
-from qa_worker.domain.failure import FailureKind
+from qa_worker.adapters.claude.client import CutBody, UnusableBody
+from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, retry_after_s
+from qa_worker.domain.failure import FailureKind, deadline
 
 NOW_S = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 REQUEST = httpx2.Request("POST", "https://api.anthropic.com/v1/messages")
@@ -122,6 +122,7 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
         (unconnected(RuntimeError("Session is closed")), FailureKind.TRANSIENT, "connection"),
         (unconnected(UnicodeError("label too long")), FailureKind.BLOCKED, "bad_address"),
         (unconnected(UnusableBody()), FailureKind.TRANSIENT, "bad_response"),
+        (unconnected(CutBody(), httpx2.ReadError("reset")), FailureKind.TRANSIENT, "cut_answer"),
         (httpx2.ReadError("reset"), FailureKind.TRANSIENT, "connection"),
         (httpx2.RemoteProtocolError("cut"), FailureKind.TRANSIENT, "connection"),
         (httpx2.StreamClosed(), FailureKind.TRANSIENT, "connection"),
