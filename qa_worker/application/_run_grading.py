@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -147,7 +147,7 @@ def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
         message = f"Unexpected {type(error).__name__} while grading; the worker's log has the place."
         failure = Failure(FailureKind.TRANSIENT, "internal_error", message)
         spent = answer or JudgeAnswer(failure, Usage(), "", None, "")
-        _postpone(graded, failure, JudgeAnswer(failure, spent.usage, spent.model, spent.request_id, ""), tools)
+        _postpone(graded, failure, replace(spent, result=failure, raw=""), tools)
         raise
 
 
