@@ -13,7 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.domain.evaluation import Assessment, Usage
-from qa_worker.domain.failure import Failure
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lease
 
 USAGE = Usage(input_tokens=1000, cache_read_tokens=500, output_tokens=200, thinking_tokens=50)
@@ -40,6 +40,8 @@ class FixedJitter:
 
 
 Step = Assessment | Failure | BaseException
+# Nothing was answered, so nothing is billed.
+_TURNED_AWAY = frozenset({FailureKind.RATE_LIMITED, FailureKind.HELD, FailureKind.SPEND_CAP, FailureKind.BLOCKED})
 
 
 @dataclass
@@ -63,7 +65,8 @@ class ScriptedJudge:
         if isinstance(step, BaseException):
             raise step
         raw = "" if isinstance(step, Assessment) else "what the model wrote"
-        return JudgeAnswer(step, USAGE, request.spec.model, "req_1", raw)
+        turned_away = isinstance(step, Failure) and step.kind in _TURNED_AWAY
+        return JudgeAnswer(step, Usage() if turned_away else USAGE, request.spec.model, "req_1", raw)
 
     def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
         for number, request in enumerate(requests):

@@ -151,7 +151,9 @@ def _failed(
     claimed: Claimed, evidence: Evidence, answer: JudgeAnswer, failure: Failure, tools: Tools
 ) -> Done | RetryAt | Parked | Dead:
     now, jitter = tools.clock.now(), tools.jitter.fraction()
-    step = next_step(tools.policy, failure, tried=tried_before(claimed.lease, failure, tools), now=now, jitter=jitter)
+    step = next_step(
+        tools.policy, failure, tried=tried_before(claimed.lease, answer, failure, tools), now=now, jitter=jitter
+    )
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = claimed.version.rubric
         unread = could_not_read(
@@ -161,8 +163,8 @@ def _failed(
     return _postpone(claimed.lease, step, evidence, answer, tools)
 
 
-def tried_before(lease: Lease, failure: Failure, tools: Tools) -> Tried:
-    """How often this was tried, the attempt with this failure included."""
+def tried_before(lease: Lease, answer: JudgeAnswer, failure: Failure, tools: Tools) -> Tried:
+    """How often this was tried, the attempt with this answer, which is a failure, included."""
     unreadable = 0
     if failure.kind is FailureKind.UNREADABLE:
         counted: list[int] = []
@@ -172,7 +174,7 @@ def tried_before(lease: Lease, failure: Failure, tools: Tools) -> Tried:
             lambda work: counted.append(work.evaluations.failures(lease.work_id, failure.kind))
         ).result()
         unreadable = 1 + counted[-1]
-    return Tried(lease.attempt, lease.parked, unreadable)
+    return Tried(lease.attempt, lease.parked, unreadable, paid=answer.usage != Usage())
 
 
 def _finish(claimed: Claimed, evidence: Evidence, evaluation: Evaluation, answer: JudgeAnswer, tools: Tools) -> Done:

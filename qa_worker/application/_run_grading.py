@@ -179,7 +179,7 @@ def _decided(graded: _Graded, assessment: Assessment) -> Evaluation:
 def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> Done | RetryAt | Parked | Dead:
     lease, grading = graded.claimed.lease, tools.grading
     now, jitter = grading.clock.now(), grading.jitter.fraction()
-    tried = tried_before(lease, failure, grading)
+    tried = tried_before(lease, answer, failure, grading)
     step = next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = graded.claimed.version.rubric

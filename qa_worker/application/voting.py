@@ -19,7 +19,7 @@ from qa_worker.domain.votes import is_borderline, majority
 
 PATIENCE_S = 10.0
 """How long a slot waits for room for further answers. Longer than for a first one: a row that goes back to wait loses
-the answer that was paid for."""
+the answer that was paid for, and its attempt counts."""
 
 
 class VotingJudge:
@@ -90,7 +90,8 @@ def _combined(answers: Sequence[JudgeAnswer], wanted: int) -> JudgeAnswer:
     if len(votes) > wanted // 2:
         return replace(answers[0], result=majority(votes), usage=usage, usages=usages)
     failed = [answer for answer in answers if isinstance(answer.result, Failure)]
-    # What was sent and failed before what was held back: that one uses up an attempt, so paying again has an end.
+    # What was sent and failed before what was held back: it says more. The first answer was paid for, so either way the
+    # attempt counts (`domain.retry`), and paying again has an end.
     failure = min(failed, key=lambda answer: _held_for_s(answer) is not None)
     # The model of an answer that was paid for: what was held back names one that may never have been asked.
     return replace(failure, usage=usage, usages=usages, model=answers[0].model)

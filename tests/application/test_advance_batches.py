@@ -541,7 +541,8 @@ def test_a_score_next_to_the_threshold_gets_its_further_answers_in_the_queue(uow
     bench.advance()
 
     close = bench.views()["close"]
-    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 0)
+    # the attempt counts: an answer was paid for
+    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 1)
     assert (close.cost_micro_usd, bench.lanes()) == (103, {Lane.BACKLOG: 1})
     assert bench.views()["clear"].verdict == "pass"
 

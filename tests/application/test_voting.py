@@ -150,7 +150,7 @@ def test_without_a_majority_the_failure_is_returned_with_the_whole_bill() -> Non
 
 
 def test_a_failure_that_was_sent_comes_before_one_that_was_held_back() -> None:
-    """A row that is held back costs no attempt: it could pay for first answers for ever."""
+    """It says more of what is wrong."""
     answer, _ = _grade(CLOSE, _held(60), DOWN)
 
     assert (answer.result, answer.usage) == (DOWN, _times(1))
