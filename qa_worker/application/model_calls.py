@@ -17,16 +17,17 @@ from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import Admission, Budget, Gate, Limiter, Need, Permit, Verdict
 from qa_worker.application.quick_retries import WITHIN_S, is_quick, more_tries
 from qa_worker.domain.evaluation import Usage
-from qa_worker.domain.failure import Failure, FailureKind, deadline
+from qa_worker.domain.failure import SPEND_CAP, Failure, FailureKind, deadline
 
 SERVICE = "claude"
 PATIENCE_S = 2.0
 LOOK_AGAIN_S = 15.0
-"""A row never waits longer than this for a closed gate: the dispatcher sends it only when the gate lets it through, and
-at once when that is sooner than was thought."""
+"""A row never waits longer than this for a closed gate or the provider's spend limit: the dispatcher sends it only when
+those let it through, and at once when that is sooner than was thought."""
 _DOWN = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 SPEND_CAP_PAUSE_S = 300.0
 """The provider's spend limit is raised by a person, or ends with the month: one request in five minutes asks for all."""
+_CAPPED = "The spend limit of the Claude account is reached. Raise it or add credit in the Claude console."
 _ABOUT_US = frozenset({FailureKind.RATE_LIMITED, FailureKind.REJECTED, FailureKind.BLOCKED, FailureKind.SPEND_CAP})
 # We had no free connection: that says nothing of the service.
 _OUR_OWN = frozenset({"pool_timeout"})
@@ -145,6 +146,8 @@ class ModelCalls:
             room = await self._limiter.reserve(wanted.model, need, share=self._share, can_wait=wanted.can_wait)
             if isinstance(room, Permit):
                 return room
+            if room.capped:
+                return _held(SPEND_CAP, _CAPPED, min(room.wait_s, LOOK_AGAIN_S))
             if room.wait_s > patience.left_s:
                 return _held("limit_used_up", "The provider's limits are used up for now.", room.wait_s)
             patience.left_s -= room.wait_s
@@ -177,9 +180,12 @@ class ModelCalls:
         await self._limiter.settle(permit, Usage() if isinstance(answer, Failure) else answer.usage)
         if not isinstance(answer, Failure) and answer.limits is not None:
             await self._limiter.learn(permit.model, answer.limits)
-        pause_s = _pause_s(result)
-        if pause_s:
-            await self._limiter.pause(permit.model, pause_s)
+        if not isinstance(result, Failure):
+            return
+        if result.kind is FailureKind.SPEND_CAP:
+            await self._limiter.cap(permit, SPEND_CAP_PAUSE_S)
+        elif result.kind is FailureKind.RATE_LIMITED and result.retry_after_s:
+            await self._limiter.pause(permit.model, result.retry_after_s)
 
 
 async def _in_time(ask: Callable[[], Awaitable[_Answer]], within_s: float) -> _Answer | Failure:
@@ -190,15 +196,6 @@ async def _in_time(ask: Callable[[], Awaitable[_Answer]], within_s: float) -> _A
         if not limit.expired():
             raise
         return deadline()
-
-
-def _pause_s(result: object) -> float:
-    """For how long nobody asks this model, because of what it answered one of us."""
-    if not isinstance(result, Failure):
-        return 0.0
-    if result.kind is FailureKind.SPEND_CAP:
-        return SPEND_CAP_PAUSE_S
-    return (result.retry_after_s or 0.0) if result.kind is FailureKind.RATE_LIMITED else 0.0
 
 
 def _verdict(result: object, admission: Admission) -> Verdict:

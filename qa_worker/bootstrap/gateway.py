@@ -15,7 +15,7 @@ from qa_worker.adapters.redis.gate import RedisGate
 from qa_worker.adapters.redis.limiter import RedisLimiter
 from qa_worker.application.gateway import SERVICE, Gateway
 from qa_worker.application.judging import Judge
-from qa_worker.application.limits import BucketStatus, GateStatus
+from qa_worker.application.limits import Brakes, BucketStatus, GateStatus
 from qa_worker.application.pacing import room_for
 from qa_worker.application.voting import VotingJudge
 from qa_worker.bootstrap.clock import SystemClock
@@ -43,20 +43,21 @@ def budget(chosen: Settings, engine: Engine) -> PostgresBudget:
 
 def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLimiter]:
     """The breaker and the limits that all workers share."""
+    # A probe that got no answer has ended by its deadline; its lease is for a prober that died.
+    probe_lease_s = chosen.judge_deadline_s + 5
     gate = RedisGate(
         redis_url,
         threshold=chosen.breaker_threshold,
         recovery_s=chosen.breaker_recovery_s,
         max_recovery_s=chosen.breaker_max_recovery_s,
-        # A probe that got no answer has ended by its deadline; its lease is for a prober that died.
-        probe_lease_s=chosen.judge_deadline_s + 5,
+        probe_lease_s=probe_lease_s,
     )
     caps = {
         "requests": chosen.max_requests_per_minute,
         "input_tokens": chosen.max_input_tokens_per_minute,
         "output_tokens": chosen.max_output_tokens_per_minute,
     }
-    return gate, RedisLimiter(redis_url, caps=caps)
+    return gate, RedisLimiter(redis_url, caps=caps, probe_lease_s=probe_lease_s)
 
 
 def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
@@ -98,16 +99,17 @@ class GatewayStatus:
 
     breaker: GateStatus
     buckets: tuple[BucketStatus, ...]
+    brakes: Brakes
 
 
 def gateway_status(chosen: Settings, broker_url: str, model: str) -> GatewayStatus:
-    """For people: the breaker and the buckets of one model. Asked from outside the workers."""
+    """For people: the breaker, the buckets of one model, and what else holds it back. Asked from outside the workers."""
     loop = EventLoop()
     gate, limiter = shared_limits(chosen, redis_url(chosen, broker_url))
 
     async def ask() -> GatewayStatus:
         try:
-            return GatewayStatus(await gate.status(SERVICE), await limiter.status(model))
+            return GatewayStatus(await gate.status(SERVICE), await limiter.status(model), await limiter.brakes(model))
         finally:
             await gate.close()
             await limiter.close()

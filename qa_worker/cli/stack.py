@@ -91,6 +91,7 @@ def status(
         facts = {"healthy": healthy, "home": str(home()), "processes": processes, "evaluations": dict(backlog.by_state)}
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
         facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
+        facts |= {"brakes": asdict(gateway.brakes)}
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
         facts |= {"dead_letters": asdict(letters)}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
@@ -127,6 +128,11 @@ def _show_gateway(gateway: bootstrap.GatewayStatus) -> None:
     results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate", highlight=False)
     limits = ", ".join(f"{b.meter} {b.left:.0f} left of {b.limit:.0f}/min ({b.source})" for b in gateway.buckets)
     results.print(f"Claude's limits: {limits}", highlight=False)
+    capped_for_s = gateway.brakes.capped_for_s
+    if capped_for_s is not None:
+        again = f"asked again in {capped_for_s:.0f} s" if capped_for_s else "asked again with the next call"
+        text = f"The spend limit of the Claude account is reached ({again}). Raise it in the Claude console."
+        results.print(text, style="red", highlight=False)
 
 
 def _show_budgets(spending: Sequence[Spending]) -> None:

@@ -12,7 +12,6 @@ from qa_worker.application.gateway import LOOK_AGAIN_S, SERVICE, Gateway
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
 from qa_worker.application.limits import (
     Admission,
-    BucketStatus,
     Exceeded,
     GateStatus,
     Need,
@@ -25,6 +24,7 @@ from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
 from tests.builders import a_call, a_rubric, an_assessment
+from tests.fakes import AnyRoom
 
 REQUEST = JudgeRequest(a_call(), a_rubric(), Evidence(), JudgeSpec(JudgeKind.CLAUDE, "claude-haiku-5-5"), "workspace")
 USED = Usage(input_tokens=900, output_tokens=100)
@@ -70,11 +70,11 @@ class World:
     async def pause(self, model: str, seconds: float) -> None:
         self.seen.append(f"pause {seconds:.0f}")
 
+    async def cap(self, permit: Permit, seconds: float) -> None:
+        self.seen.append(f"cap {seconds:.0f}")
+
     async def learn(self, model: str, limits: RateLimits) -> None:
         self.seen.append(f"learn {limits.requests}")
-
-    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
-        raise AssertionError("a dispatcher asks this")
 
     async def status(self, _name: str) -> GateStatus:
         return GateStatus("closed", 0, 0, 1, shared=True)
@@ -91,14 +91,16 @@ class World:
         return JudgeAnswer(result, usage, request.spec.model, "req", "", self.limits)
 
 
-class Limits(World):
-    """The limiter's side of a world: its status has another shape."""
+class Limits(AnyRoom):
+    """The limiter's side of a world."""
 
     def __init__(self, world: World) -> None:
-        self.__dict__ = world.__dict__
-
-    async def status(self, _name: str) -> tuple[BucketStatus, ...]:  # type: ignore[override]
-        return ()
+        self.seen = world.seen
+        self.reserve = world.reserve  # type: ignore[method-assign]
+        self.settle = world.settle  # type: ignore[method-assign]
+        self.pause = world.pause  # type: ignore[method-assign]
+        self.cap = world.cap  # type: ignore[method-assign]
+        self.learn = world.learn  # type: ignore[method-assign]
 
 
 def _grade(world: World, *, deadline_s: float = 60.0) -> JudgeAnswer:
@@ -225,7 +227,20 @@ def test_the_providers_spend_limit_stops_all_calls_of_the_model_for_minutes() ->
 
     _grade(world)
 
-    assert world.seen[-2:] == ["settle 0+0", "pause 300"]
+    assert world.seen[-2:] == ["settle 0+0", "cap 300"]
+
+
+@pytest.mark.parametrize(("wait_s", "told_s"), [(0.5, 0.5), (300, LOOK_AGAIN_S)])
+def test_what_the_providers_spend_limit_holds_back_says_so_and_waits_in_its_row(wait_s: float, told_s: float) -> None:
+    world = World(rooms=[NoRoom(wait_s, capped=True)])
+
+    answer = _grade(world)
+
+    assert isinstance(answer.result, Failure)
+    assert (answer.result.kind, answer.result.code) == (FailureKind.HELD, "spend_cap")
+    assert "spend limit" in answer.result.message
+    assert answer.result.retry_after_s == told_s
+    assert world.seen[1:] == ["reserve 1000+200 share 1.0"]
 
 
 def test_a_fault_of_ours_blames_nobody_and_gives_its_room_back() -> None:

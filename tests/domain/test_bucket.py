@@ -130,6 +130,54 @@ def test_a_shorter_pause_never_ends_a_longer_one() -> None:
     assert model.pause(model.pause(RUNNING, 0.0, 60.0), 1.0, 1.0).paused_until == pytest.approx(60.0)
 
 
+def test_nobody_leaves_while_the_spend_limit_is_reached_and_one_asks_then() -> None:
+    capped, _ = model.cap(RUNNING, 0.0, 300.0, probe=False)
+
+    held, early = _reserved(capped, 299.0)
+    probing, probe = _reserved(held, 300.0)
+    _, behind = _reserved(probing, 301.0)
+    _, heir = _reserved(probing, 300.0 + PACING.probe_lease_s)
+
+    assert early == Turn(granted=False, wait_s=1.0, capped=True)
+    assert (probe.granted, probe.probe) == (True, True)
+    assert (behind.granted, behind.capped) == (False, True)
+    assert heir.probe, "the lease of a dead one runs out"
+    assert held.queue == RUNNING.queue
+
+
+def test_only_the_probe_has_anything_new_to_say_of_the_spend_limit() -> None:
+    capped, new = model.cap(RUNNING, 0.0, 300.0, probe=False)
+    again, late = model.cap(capped, 50.0, 300.0, probe=False)
+    lifted, told = model.cap(again, 60.0, 0.0, probe=True)
+
+    assert (new, late, told) == (True, False, True)
+    assert again == capped
+    assert lifted == RUNNING
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 50)), min_size=1, max_size=40))
+def test_of_all_who_ask_one_leaves_in_the_time_of_a_lease(stream: list[tuple[float, int]]) -> None:
+    state, _ = model.cap(RUNNING, 0.0, 60.0, probe=False)
+    now, left_at = 0.0, []
+    for gap, many in stream:
+        now += gap
+        for _ in range(many):
+            state, turn = _reserved(state, now)
+            left_at += [now + turn.wait_s] if turn.granted else []
+
+    assert not left_at or left_at[0] >= 60.0
+    assert all(later - earlier >= PACING.probe_lease_s for earlier, later in pairwise(left_at))
+
+
+def test_a_dispatcher_sends_what_asks_for_the_spend_limit_when_it_is_time() -> None:
+    capped, _ = model.cap(RUNNING, 0.0, 300.0, probe=False)
+
+    def room(now: float) -> float:
+        return model.room(capped, now, within_s=1.5, share=1.0, pacing=PACING)
+
+    assert (room(299.0), room(300.0)) == (0.0, 2.0)
+
+
 def test_what_was_spent_before_limits_were_learnt_stays_spent() -> None:
     state, _ = _reserved(model.opened(PACING, 0.0), 0.0)
     learnt = model.learn(state, 0.0, (6000.0, None, None), NOTHING, PACING)

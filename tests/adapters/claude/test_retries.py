@@ -12,13 +12,14 @@ import pytest
 from qa_worker.adapters.claude.judge import AsyncClaudeJudge
 from qa_worker.adapters.claude.metered import MeteredClaudeJudge
 from qa_worker.application.gateway import Gateway
-from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
-from qa_worker.application.limits import Admission, BucketStatus, GateStatus, Need, Permit, Verdict
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.application.limits import Admission, GateStatus, Need, Permit, Verdict
 from qa_worker.domain.evaluation import Assessment, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
 from tests.domain.grading_samples import CALL, RUBRIC
+from tests.fakes import AnyRoom
 from tests.servers import behaviours as does
 from tests.servers.messages_api import MessagesServer
 
@@ -26,7 +27,7 @@ REQUEST = JudgeRequest(CALL, RUBRIC, Evidence(), JudgeSpec(JudgeKind.CLAUDE, "cl
 
 
 @dataclass
-class Counting:
+class Counting(AnyRoom):
     """A budget, limiter and gate that let everything through, and count."""
 
     admission: Admission = field(default_factory=Admission)
@@ -41,18 +42,6 @@ class Counting:
 
     async def settle(self, permit: Permit, usage: Usage | None) -> None:
         self.seen["settle"] += 1
-
-    async def pause(self, model: str, seconds: float) -> None:
-        self.seen["pause"] += 1
-
-    async def learn(self, model: str, limits: RateLimits) -> None:
-        """Nothing is kept."""
-
-    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
-        raise AssertionError("a dispatcher asks this")
-
-    async def status(self, model: str) -> tuple[BucketStatus, ...]:
-        return ()
 
 
 @dataclass
