@@ -10,13 +10,12 @@ from typing import TypeVar
 from qa_worker.application.batching import BatchService, BlockingGate, Draft, ItemResult
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.limits import Admission, Verdict
-from qa_worker.application.model_calls import SERVICE
+from qa_worker.application.model_calls import SERVICE, verdict_of
 from qa_worker.domain.batch import ProviderBatch
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import Rubric
 
 _T = TypeVar("_T")
-_DOWN = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 
 
 class GatedBatches:
@@ -53,7 +52,7 @@ class GatedBatches:
         verdict = Verdict.SILENT
         try:
             for result in self._service.results(provider_id):
-                verdict = _verdict(result, admission)
+                verdict = verdict_of(result, probe=bool(admission.probe))
                 yield result
         finally:
             self._gate.report(SERVICE, verdict, admission)
@@ -69,7 +68,7 @@ class GatedBatches:
         verdict = Verdict.SILENT  # of a fault of ours, for which the service is not to blame
         try:
             answer = ask()
-            verdict = _verdict(answer, admission)
+            verdict = verdict_of(answer, probe=bool(admission.probe))
         finally:
             self._gate.report(SERVICE, verdict, admission)
         return answer
@@ -91,15 +90,6 @@ class _GatedDraft:
 
     def send(self) -> ProviderBatch | Failure:
         return self._through(self._draft.send)
-
-
-def _verdict(answer: object, admission: Admission) -> Verdict:
-    if not isinstance(answer, Failure):
-        return Verdict.UP
-    if answer.kind in _DOWN:
-        return Verdict.DOWN
-    # A refusal says nothing of the service's health, except to a probe, which only asked whether anyone answers.
-    return Verdict.UP if admission.probe else Verdict.SILENT
 
 
 def _held(admission: Admission) -> Failure:

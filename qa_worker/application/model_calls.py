@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from qa_worker.application.judging import RateLimits
-from qa_worker.application.limits import Admission, Budget, Gate, Limiter, Need, Permit, Verdict
+from qa_worker.application.limits import Budget, Gate, Limiter, Need, Permit, Verdict
 from qa_worker.application.quick_retries import WITHIN_S, is_quick, more_tries
+from qa_worker.domain.breaker import is_outage
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import SPEND_CAP, Failure, FailureKind, deadline
 
@@ -24,13 +25,11 @@ PATIENCE_S = 2.0
 LOOK_AGAIN_S = 15.0
 """A row never waits longer than this for a closed gate or the provider's spend limit: the dispatcher sends it only when
 those let it through, and at once when that is sooner than was thought."""
-_DOWN = frozenset({FailureKind.TRANSIENT, FailureKind.OVERLOADED})
 SPEND_CAP_PAUSE_S = 300.0
 """The provider's spend limit is raised by a person, or ends with the month: one request in five minutes asks for all."""
 _CAPPED = "The spend limit of the Claude account is reached. Raise it or add credit in the Claude console."
-_ABOUT_US = frozenset({FailureKind.RATE_LIMITED, FailureKind.REJECTED, FailureKind.BLOCKED, FailureKind.SPEND_CAP})
-# We had no free connection: that says nothing of the service.
-_OUR_OWN = frozenset({"pool_timeout"})
+# Nothing was sent, or nobody knows whether it was: that says nothing of the service, not even to a probe.
+_UNSENT = frozenset({"pool_timeout", "bad_address", "sdk"})
 
 
 class Answered(Protocol):
@@ -171,7 +170,7 @@ class ModelCalls:
             await self._limiter.settle(permit, None)
             raise
         result = answer if isinstance(answer, Failure) else answer.result
-        await self._gate.report(SERVICE, _verdict(result, admission), admission)
+        await self._gate.report(SERVICE, verdict_of(result, probe=bool(admission.probe)), admission)
         await self._account(permit, answer, result)
         return _Sent(answer, again=is_quick(result) and not admission.probe, left_at=left_at)
 
@@ -198,15 +197,20 @@ async def _in_time(ask: Callable[[], Awaitable[_Answer]], within_s: float) -> _A
         return deadline()
 
 
-def _verdict(result: object, admission: Admission) -> Verdict:
+def verdict_of(result: object, *, probe: bool) -> Verdict:
+    """What came of a request says so much of the service. A `probe` only asked whether the service answers at all."""
     if not isinstance(result, Failure):
         return Verdict.UP
-    if result.code in _OUR_OWN:
+    if result.code in _UNSENT:
         return Verdict.SILENT
-    if result.kind in _DOWN:
+    if is_outage(result):
         return Verdict.DOWN
-    # A 429 says nothing of the service's health, except to a probe, which only asked whether anyone answers.
-    return Verdict.SILENT if result.kind in _ABOUT_US and not admission.probe else Verdict.UP
+    if result.kind is FailureKind.UNREADABLE:
+        return Verdict.UP
+    if not probe:
+        return Verdict.SILENT
+    # Who answers a probe in the service's place doesn't open the gate, and doesn't close it either.
+    return Verdict.DOWN if result.code == "bad_response" else Verdict.UP
 
 
 def _held(code: str, message: str, wait_s: float) -> Failure:

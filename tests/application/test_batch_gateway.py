@@ -111,6 +111,8 @@ def test_while_the_service_is_down_nothing_is_asked() -> None:
         (GOOD, "", Verdict.UP),
         (OVERLOADED, "", Verdict.DOWN),
         (Failure(FailureKind.TRANSIENT, "timeout", ""), "", Verdict.DOWN),
+        (Failure(FailureKind.TRANSIENT, "bad_response", ""), "", Verdict.SILENT),
+        (Failure(FailureKind.TRANSIENT, "http_409", ""), "", Verdict.SILENT),
         (REFUSED, "", Verdict.SILENT),
         (REFUSED, "probe-1", Verdict.UP),
         (OVERLOADED, "probe-1", Verdict.DOWN),

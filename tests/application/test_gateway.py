@@ -185,33 +185,45 @@ def test_a_long_wait_for_room_goes_to_the_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "verdict"),
+    ("kind", "code", "verdict", "of_a_probe"),
     [
-        (FailureKind.TRANSIENT, "http_500", "down"),
-        (FailureKind.TRANSIENT, "timeout", "down"),
-        (FailureKind.OVERLOADED, "http_529", "down"),
-        (FailureKind.TRANSIENT, "pool_timeout", "silent"),
-        (FailureKind.RATE_LIMITED, "http_429", "silent"),
-        (FailureKind.REJECTED, "http_400", "silent"),
-        (FailureKind.BLOCKED, "http_401", "silent"),
-        (FailureKind.SPEND_CAP, "http_429", "silent"),
-        (FailureKind.UNREADABLE, "max_tokens", "up"),
+        (FailureKind.TRANSIENT, "http_500", "down", "down"),
+        (FailureKind.TRANSIENT, "http_504", "down", "down"),
+        (FailureKind.TRANSIENT, "timeout", "down", "down"),
+        (FailureKind.TRANSIENT, "read_timeout", "down", "down"),
+        (FailureKind.TRANSIENT, "connect_timeout", "down", "down"),
+        (FailureKind.TRANSIENT, "deadline", "down", "down"),
+        (FailureKind.TRANSIENT, "connection", "down", "down"),
+        (FailureKind.TRANSIENT, "cut_answer", "down", "down"),
+        (FailureKind.OVERLOADED, "http_529", "down", "down"),
+        # a client error is about us, though it may pass by itself; a probe learns from it that the service answers
+        (FailureKind.TRANSIENT, "http_408", "silent", "up"),
+        (FailureKind.TRANSIENT, "http_409", "silent", "up"),
+        (FailureKind.TRANSIENT, "http_499", "silent", "up"),
+        (FailureKind.RATE_LIMITED, "http_429", "silent", "up"),
+        (FailureKind.REJECTED, "http_400", "silent", "up"),
+        (FailureKind.BLOCKED, "http_401", "silent", "up"),
+        (FailureKind.SPEND_CAP, "http_429", "silent", "up"),
+        # somebody else answered in its place: that opens no gate, and closes none
+        (FailureKind.TRANSIENT, "bad_response", "silent", "down"),
+        # nothing was sent
+        (FailureKind.TRANSIENT, "pool_timeout", "silent", "silent"),
+        (FailureKind.BLOCKED, "bad_address", "silent", "silent"),
+        (FailureKind.REJECTED, "sdk", "silent", "silent"),
+        (FailureKind.UNREADABLE, "max_tokens", "up", "up"),
     ],
 )
-def test_only_the_services_own_faults_count_against_it(kind: FailureKind, code: str, verdict: str) -> None:
+def test_only_the_services_own_faults_count_against_it(
+    kind: FailureKind, code: str, verdict: str, of_a_probe: str
+) -> None:
     world = World(result=_failure(kind, code))
+    probing = World(result=_failure(kind, code), admission=Admission(probe="lease"))
 
     _grade(world)
+    _grade(probing)
 
     assert f"report {verdict}" in world.seen
-
-
-def test_a_probe_that_is_answered_at_all_finds_the_service_up() -> None:
-    world = World(result=_failure(FailureKind.RATE_LIMITED), admission=Admission(probe="lease"))
-
-    _grade(world)
-
-    assert "report up" in world.seen
+    assert f"report {of_a_probe}" in probing.seen
 
 
 def test_a_429_closes_the_bucket_for_everyone() -> None:

@@ -12,11 +12,28 @@ from hypothesis import strategies as st
 
 from qa_worker.adapters.claude.client import CutBody, UnusableBody
 from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, retry_after_s
+from qa_worker.domain.breaker import is_outage
 from qa_worker.domain.failure import FailureKind, deadline
 
 NOW_S = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 REQUEST = httpx2.Request("POST", "https://api.anthropic.com/v1/messages")
 SAID = "my card is 4111 1111 1111 1111"
+
+# All else says nothing of the service.
+OUTAGES = frozenset(
+    {
+        "http_500",
+        "http_502",
+        "http_503",
+        "http_504",
+        "http_529",
+        "connection",
+        "connect_timeout",
+        "read_timeout",
+        "timeout",
+        "cut_answer",
+    }
+)
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -142,6 +159,7 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
 def test_every_error_has_one_kind_and_code(error: Exception, kind: FailureKind, code: str) -> None:
     failure = classify(error, now_s=NOW_S)
     assert (failure.kind, failure.code) == (kind, code)
+    assert is_outage(failure) is (code in OUTAGES)
     # what a provider says may repeat what was said in the call
     assert SAID not in repr(failure)
     assert "4111" not in repr(failure)
@@ -151,6 +169,7 @@ def test_every_error_has_one_kind_and_code(error: Exception, kind: FailureKind, 
 
 def test_the_deadline_is_a_passing_failure() -> None:
     assert (deadline().kind, deadline().code) == (FailureKind.TRANSIENT, "deadline")
+    assert is_outage(deadline())
 
 
 def test_all_errors_of_the_sdk_and_its_transport_are_caught() -> None:
