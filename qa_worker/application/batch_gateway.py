@@ -1,10 +1,14 @@
-"""The gate in front of the batch service: while Claude is down nothing is sent, and what fails here opens it for all."""
+"""The gate in front of the batch service: while Claude is down nothing is sent, and what fails here opens it for all.
+
+Sending a batch and reading its results may take minutes, longer than a probe's lease: then another would leave beside it.
+So where one of these is given the probe, a page of the list of batches is asked for in its place, and tells for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from qa_worker.application.batching import BatchService, BlockingGate, Draft, ItemResult
@@ -16,6 +20,8 @@ from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import Rubric
 
 _T = TypeVar("_T")
+_NEVER = datetime.max.replace(tzinfo=UTC)
+"""No batch was made after that: the newest page of them is all that is read."""
 
 
 class GatedBatches:
@@ -29,11 +35,11 @@ class GatedBatches:
     def draft(self) -> Iterator[Draft]:
         """See the port."""
         with self._service.draft() as draft:
-            yield _GatedDraft(draft, self._through)
+            yield _GatedDraft(draft, self._through_slowly)
 
     def since(self, at: datetime) -> Sequence[ProviderBatch] | Failure:
         """See the port."""
-        return self._through(lambda: self._service.since(at))
+        return self._through_slowly(lambda: self._service.since(at))
 
     def status(self, provider_id: str) -> ProviderBatch | Failure:
         """See the port."""
@@ -45,7 +51,7 @@ class GatedBatches:
 
     def results(self, provider_id: str) -> Generator[ItemResult | Failure, None, None]:
         """See the port."""
-        admission = self._gate.admit(SERVICE)
+        admission = self._admit_slow()
         if admission.open_for_s > 0:
             yield _held(admission)
             return
@@ -62,7 +68,19 @@ class GatedBatches:
         return self._service.read(result, rubric=rubric, model=model, provider_id=provider_id)
 
     def _through(self, ask: Callable[[], _T]) -> _T | Failure:
+        return self._admitted(self._gate.admit(SERVICE), ask)
+
+    def _through_slowly(self, ask: Callable[[], _T]) -> _T | Failure:
+        return self._admitted(self._admit_slow(), ask)
+
+    def _admit_slow(self) -> Admission:
         admission = self._gate.admit(SERVICE)
+        if not admission.probe:
+            return admission
+        self._admitted(admission, lambda: self._service.since(_NEVER))
+        return self._gate.admit(SERVICE)
+
+    def _admitted(self, admission: Admission, ask: Callable[[], _T]) -> _T | Failure:
         if admission.open_for_s > 0:
             return _held(admission)
         verdict = Verdict.SILENT  # of a fault of ours, for which the service is not to blame

@@ -7,19 +7,17 @@ from collections.abc import Awaitable, Callable
 
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.limits import Budget, Gate, Limiter, MeteredJudge
-from qa_worker.application.model_calls import LOOK_AGAIN_S, PATIENCE_S, SERVICE, ModelCall, ModelCalls
+from qa_worker.application.model_calls import DEADLINE_S, LOOK_AGAIN_S, PATIENCE_S, SERVICE, ModelCall, ModelCalls
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure
 
 __all__ = ["LOOK_AGAIN_S", "SERVICE", "Gateway"]
 
-DEADLINE_S = 60.0
-
 
 class Gateway:
     """Implements `AsyncJudge` in front of another one. `patience_s`: how long a slot may wait for room.
 
-    `deadline_s` after a call's first request left, its last one ends: the judge's own deadline ends each.
+    `deadline_s` after a call's first request left, its last one ends, and so does a probe.
     """
 
     def __init__(
@@ -35,7 +33,14 @@ class Gateway:
     ) -> None:
         self._judge = judge
         self._deadline_s = deadline_s
-        self._calls = ModelCalls(budget=budget, gate=gate, limiter=limiter, patience_s=patience_s, sleep=sleep)
+        self._calls = ModelCalls(
+            budget=budget,
+            gate=gate,
+            limiter=limiter,
+            probe_within_s=deadline_s,
+            patience_s=patience_s,
+            sleep=sleep,
+        )
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
         """See the port. A `HELD` failure says why nothing was sent and when to try again."""

@@ -8,6 +8,7 @@ it passes all of this again, or isn't made.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from qa_worker.domain.failure import SPEND_CAP, Failure, FailureKind, deadline
 
 SERVICE = "claude"
 PATIENCE_S = 2.0
+DEADLINE_S = 60.0
+"""Of a request, where nobody says otherwise."""
 LOOK_AGAIN_S = 15.0
 """A row never waits longer than this for a closed gate or the provider's spend limit: the dispatcher sends it only when
 those let it through, and at once when that is sooner than was thought."""
@@ -85,7 +88,10 @@ class _Sent(Generic[_Answer]):
 
 
 class ModelCalls:
-    """Lets requests leave. `patience_s`: how long a slot may wait for room."""
+    """Lets requests leave. `patience_s`: how long a slot may wait for room.
+
+    `probe_within_s`: a probe ends by then, whatever time its request has: before its lease does, or there would be two.
+    """
 
     def __init__(
         self,
@@ -93,6 +99,7 @@ class ModelCalls:
         budget: Budget,
         gate: Gate,
         limiter: Limiter,
+        probe_within_s: float = DEADLINE_S,
         patience_s: float = PATIENCE_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -100,6 +107,7 @@ class ModelCalls:
         self._budget = budget
         self._gate = gate
         self._limiter = limiter
+        self._probe_within_s = probe_within_s
         self._patience_s = patience_s
         self._sleep = sleep
         self._clock = clock
@@ -161,6 +169,8 @@ class ModelCalls:
             await self._limiter.settle(permit, None)
             message = "The service is down; requests wait until it answers again."
             return _held("breaker_open", message, min(admission.open_for_s, LOOK_AGAIN_S))
+        if admission.probe or permit.probe:
+            within_s = min(self._probe_within_s, math.inf if within_s is None else within_s)
         left_at = self._clock()
         try:
             answer = await ask() if within_s is None else await _in_time(ask, within_s)

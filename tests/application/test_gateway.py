@@ -19,6 +19,7 @@ from qa_worker.application.limits import (
     Permit,
     Verdict,
 )
+from qa_worker.application.model_calls import ModelCall, ModelCalls
 from qa_worker.domain.evaluation import Assessment, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
@@ -380,3 +381,26 @@ def test_no_retry_is_made_when_the_deadline_is_over() -> None:
 
     assert _grade(world, deadline_s=0.0).result is FAULT
     assert (world.seen.count("ask"), world.seen[-1]) == (1, "give back")
+
+
+# -- a probe has a lease
+
+
+@pytest.mark.parametrize("of", ["gate", "spend limit"])
+def test_a_probe_ends_before_its_lease_whatever_time_its_request_has(of: str) -> None:
+    class Slow(World):
+        async def grade(self, request: JudgeRequest) -> JudgeAnswer:
+            self.seen.append("ask")
+            await asyncio.Event().wait()
+            raise AssertionError("nobody answers")
+
+    lease = Permit("claude-haiku-5-5", Need(1000, 200), shared=True, probe=of == "spend limit")
+    world = Slow(admission=Admission(probe="lease" if of == "gate" else ""), rooms=[lease])
+    calls = ModelCalls(budget=world, gate=world, limiter=Limits(world), probe_within_s=0.01)
+    wanted = ModelCall("claude-haiku-5-5", "workspace", lambda: Need(1000, 200), within_s=600)
+
+    answer = asyncio.run(calls.send(wanted, lambda: world.grade(REQUEST)))
+
+    assert isinstance(answer, Failure)
+    assert answer.code == "deadline"
+    assert world.seen[-3:] == ["ask", "report down", "settle 0+0"]
