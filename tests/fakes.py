@@ -42,6 +42,9 @@ class AnyRoom:
     async def pause(self, model: str, seconds: float) -> None:
         """Nothing is kept."""
 
+    async def ease(self, model: str) -> None:
+        """Nothing is kept."""
+
     async def cap(self, permit: Permit, seconds: float) -> None:
         """Nothing is kept."""
 

@@ -110,9 +110,11 @@ class Brakes:
     """What holds a model back besides its meters.
 
     `capped_for_s`: the provider's spend limit is reached, and is asked about again in so many seconds; None: it isn't.
+    `load` is the part of the rate that is sent (0-1]: less than 1 while the service says that it is overloaded.
     """
 
     capped_for_s: float | None = None
+    load: float = 1.0
 
 
 class Limiter(Protocol):
@@ -134,6 +136,10 @@ class Limiter(Protocol):
 
     async def pause(self, model: str, seconds: float) -> None:
         """Nobody gets room before that: the provider said so."""
+        ...
+
+    async def ease(self, model: str) -> None:
+        """The service is overloaded: half of the rate for everybody, which comes back in steps."""
         ...
 
     async def cap(self, permit: Permit, seconds: float) -> None:

@@ -30,6 +30,8 @@ LOOK_AGAIN_S = 15.0
 those let it through, and at once when that is sooner than was thought."""
 SPEND_CAP_PAUSE_S = 300.0
 """The provider's spend limit is raised by a person, or ends with the month: one request in five minutes asks for all."""
+UNTOLD_PAUSE_S = 1.0
+"""After a 429 that doesn't say how long to wait."""
 _CAPPED = "The spend limit of the Claude account is reached. Raise it or add credit in the Claude console."
 # Nothing was sent, or nobody knows whether it was: that says nothing of the service, not even to a probe.
 _UNSENT = frozenset({"pool_timeout", "bad_address", "sdk"})
@@ -193,8 +195,10 @@ class ModelCalls:
             return
         if result.kind is FailureKind.SPEND_CAP:
             await self._limiter.cap(permit, SPEND_CAP_PAUSE_S)
-        elif result.kind is FailureKind.RATE_LIMITED and result.retry_after_s:
-            await self._limiter.pause(permit.model, result.retry_after_s)
+        elif result.kind is FailureKind.OVERLOADED:
+            await self._limiter.ease(permit.model)
+        elif result.kind is FailureKind.RATE_LIMITED:
+            await self._limiter.pause(permit.model, result.retry_after_s or UNTOLD_PAUSE_S)
 
 
 async def _in_time(ask: Callable[[], Awaitable[_Answer]], within_s: float) -> _Answer | Failure:

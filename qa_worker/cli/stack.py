@@ -128,6 +128,10 @@ def _show_gateway(gateway: bootstrap.GatewayStatus) -> None:
     results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate", highlight=False)
     limits = ", ".join(f"{b.meter} {b.left:.0f} left of {b.limit:.0f}/min ({b.source})" for b in gateway.buckets)
     results.print(f"Claude's limits: {limits}", highlight=False)
+    if gateway.brakes.load < 1:
+        results.print(
+            f"Claude says that it is overloaded: {gateway.brakes.load:.0%} of the rate for now", style="yellow"
+        )
     capped_for_s = gateway.brakes.capped_for_s
     if capped_for_s is not None:
         again = f"asked again in {capped_for_s:.0f} s" if capped_for_s else "asked again with the next call"

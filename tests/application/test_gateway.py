@@ -71,6 +71,9 @@ class World:
     async def pause(self, model: str, seconds: float) -> None:
         self.seen.append(f"pause {seconds:.0f}")
 
+    async def ease(self, model: str) -> None:
+        self.seen.append("ease")
+
     async def cap(self, permit: Permit, seconds: float) -> None:
         self.seen.append(f"cap {seconds:.0f}")
 
@@ -100,6 +103,7 @@ class Limits(AnyRoom):
         self.reserve = world.reserve  # type: ignore[method-assign]
         self.settle = world.settle  # type: ignore[method-assign]
         self.pause = world.pause  # type: ignore[method-assign]
+        self.ease = world.ease  # type: ignore[method-assign]
         self.cap = world.cap  # type: ignore[method-assign]
         self.learn = world.learn  # type: ignore[method-assign]
 
@@ -233,6 +237,23 @@ def test_a_429_closes_the_bucket_for_everyone() -> None:
     _grade(world)
 
     assert world.seen[-2:] == ["settle 0+0", "pause 7"]
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 0.0])
+def test_a_429_that_tells_no_time_closes_the_bucket_for_a_moment(retry_after_s: float | None) -> None:
+    world = World(result=_failure(FailureKind.RATE_LIMITED, retry_after_s=retry_after_s))
+
+    _grade(world)
+
+    assert world.seen[-2:] == ["settle 0+0", "pause 1"]
+
+
+def test_an_overloaded_service_is_sent_less_by_everybody() -> None:
+    world = World(result=_failure(FailureKind.OVERLOADED, "http_529", retry_after_s=7))
+
+    _grade(world)
+
+    assert world.seen[-3:] == ["report down", "settle 0+0", "ease"]
 
 
 def test_the_providers_spend_limit_stops_all_calls_of_the_model_for_minutes() -> None:

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from qa_worker.adapters.redis.limiter import RedisLimiter
-from qa_worker.application.limits import Need, Permit
-from qa_worker.bootstrap.gateway import gateway_status
+from qa_worker.application.limits import Brakes, GateStatus, Need, Permit
+from qa_worker.bootstrap.gateway import GatewayStatus, gateway_status
 from qa_worker.cli.stack import _show_gateway
 from qa_worker.settings import Settings
 
@@ -27,15 +27,28 @@ def _reach_the_spend_limit(url: str) -> None:
     asyncio.run(reach())
 
 
-def test_the_spend_limit_is_shown_where_it_is_reached(broker_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_spend_limit_is_told_from_outside_the_workers(broker_url: str) -> None:
     before = gateway_status(Settings(), broker_url, MODEL)
     _reach_the_spend_limit(broker_url)
     after = gateway_status(Settings(), broker_url, MODEL)
-    _show_gateway(before)
-    shown_before = capsys.readouterr().out
-    _show_gateway(after)
 
-    assert before.brakes.capped_for_s is None
+    assert before.brakes == Brakes()
     assert after.brakes.capped_for_s
-    assert "spend limit" not in shown_before
-    assert "The spend limit of the Claude account is reached" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("brakes", "shown"),
+    [
+        (Brakes(), ""),
+        (Brakes(load=0.5), "overloaded: 50% of the rate"),
+        (Brakes(capped_for_s=212.3), "The spend limit of the Claude account is reached (asked again in 212 s)"),
+        (Brakes(capped_for_s=0.0), "is reached (asked again with the next call)"),
+    ],
+)
+def test_what_holds_a_model_back_is_shown(brakes: Brakes, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _show_gateway(GatewayStatus(GateStatus("closed", 0.0, 0, 1.0, shared=True), (), brakes))
+
+    # the first two are the breaker and the limits
+    more = " ".join(capsys.readouterr().out.splitlines()[2:])
+    assert shown in more
+    assert bool(shown) is bool(more)

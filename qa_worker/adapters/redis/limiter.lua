@@ -4,6 +4,7 @@
 -- integers.
 local LONGEST_WAIT_S, UNLEARNT_WAIT_S, CUT, LOWEST_CEILING, GROWTH_STEP_S, KEPT_S = 60, 5, 0.85, 0.2, 1, 3600
 local LEAST, FIRST, NEWEST, STANDING_BY = 1e-9, {1, 10000, 1000}, 0.1, 2
+local LOAD_STEP_S, LEAST_LOAD, EASE_EVERY_S = 2.5, 0.125, 1
 
 local act, now = ARGV[1], tonumber(ARGV[2])
 if not now then
@@ -16,7 +17,7 @@ local probe_lease_s = tonumber(ARGV[11])
 local start = {tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])}
 local OPERANDS = 14
 
-local at, paced_at, pace, ceiling, lead, queue, paused_until, capped_until
+local at, paced_at, pace, ceiling, lead, queue, paused_until, capped_until, eased, eased_at
 local limit, level, learnt, usual, rate, full = {}, {}, {}, {}, {}, {}
 
 local function derive()
@@ -29,18 +30,19 @@ end
 local function load()
   local h = redis.call('HMGET', KEYS[1], 'at', 'paced_at', 'pace', 'ceiling', 'lead', 'queue', 'paused_until',
     'limit1', 'limit2', 'limit3', 'level1', 'level2', 'level3', 'learnt1', 'learnt2', 'learnt3',
-    'usual1', 'usual2', 'usual3', 'capped_until')
+    'usual1', 'usual2', 'usual3', 'capped_until', 'eased', 'eased_at')
   if not h[1] then
-    at, paced_at, pace, ceiling, lead, queue, paused_until, capped_until = now, now, 1, peak, slack_s, 0, 0, 0
+    at, paced_at, pace, ceiling, lead, queue, paused_until = now, now, 1, peak, slack_s, 0, 0
+    capped_until, eased, eased_at = 0, 1, 0
     for m = 1, 3 do limit[m], learnt[m], usual[m] = start[m], 0, 0 end
     derive()
     for m = 1, 3 do level[m] = full[m] end
     return
   end
-  for i = 1, 20 do h[i] = tonumber(h[i]) end
+  for i = 1, 22 do h[i] = tonumber(h[i]) end
   at, paced_at, pace, ceiling, lead, queue, paused_until = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
-  -- A state that an older version has written knows nothing of what is usual, nor of a spend limit.
-  capped_until = h[20] or 0
+  -- A state that an older version has written knows nothing of what is usual, of a spend limit, of overload.
+  capped_until, eased, eased_at = h[20] or 0, h[21] or 1, h[22] or 0
   for m = 1, 3 do limit[m], level[m], learnt[m], usual[m] = h[7 + m], h[10 + m], h[13 + m], h[16 + m] or 0 end
   derive()
 end
@@ -55,7 +57,8 @@ local function save()
     'limit1', exact(limit[1]), 'limit2', exact(limit[2]), 'limit3', exact(limit[3]),
     'level1', exact(level[1]), 'level2', exact(level[2]), 'level3', exact(level[3]),
     'learnt1', learnt[1], 'learnt2', learnt[2], 'learnt3', learnt[3],
-    'usual1', exact(usual[1]), 'usual2', exact(usual[2]), 'usual3', exact(usual[3]), 'capped_until', exact(capped_until))
+    'usual1', exact(usual[1]), 'usual2', exact(usual[2]), 'usual3', exact(usual[3]), 'capped_until', exact(capped_until),
+    'eased', exact(eased), 'eased_at', exact(eased_at))
   redis.call('EXPIRE', KEYS[1], KEPT_S + math.ceil(math.max(0, paused_until - now, capped_until - now)))
 end
 
@@ -67,6 +70,19 @@ end
 
 local function top(share, kept_s)
   return (slack_s - (kept_s or 0)) * math.min(1, pace) * share
+end
+
+local function load_now()
+  local passed = now - eased_at
+  if passed < 0 then return 1 end
+  return math.min(1, eased * 2 ^ math.min(math.floor(passed / LOAD_STEP_S), 30))
+end
+
+local function ease()
+  local passed = now - eased_at
+  if passed >= 0 and passed < EASE_EVERY_S then return end
+  eased = math.max(LEAST_LOAD, load_now() / 2)
+  eased_at = now
 end
 
 local function has_learnt()
@@ -115,6 +131,7 @@ local function free(share, kept_s)
 end
 
 local function reserve(need, share, kept_s)
+  share = share * load_now()
   local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
   fill()
   advance(share)
@@ -136,6 +153,7 @@ local function reserve(need, share, kept_s)
 end
 
 local function room(within_s, share, kept_s)
+  share = share * load_now()
   fill()
   advance(share)
   local open_s = within_s - math.max(0, paused_until - now)
@@ -203,6 +221,8 @@ elseif act == 'settle' then
   settle(operands(1))
 elseif act == 'pause' then
   pause(tonumber(ARGV[OPERANDS + 1]))
+elseif act == 'ease' then
+  ease()
 elseif act == 'cap' then
   granted = cap(tonumber(ARGV[OPERANDS + 1]), tonumber(ARGV[OPERANDS + 2]))
 elseif act == 'learn' then
@@ -212,7 +232,8 @@ elseif act == 'room' then
 elseif act == 'status' then
   fill()
   return {exact(limit[1]), exact(limit[2]), exact(limit[3]), exact(level[1]), exact(level[2]), exact(level[3]),
-    tostring(learnt[1]), tostring(learnt[2]), tostring(learnt[3]), capped_until > 0 and exact(math.max(0, capped_until - now)) or ''}
+    tostring(learnt[1]), tostring(learnt[2]), tostring(learnt[3]),
+    capped_until > 0 and exact(math.max(0, capped_until - now)) or '', exact(load_now())}
 end
 save()
 return {granted, exact(wait), exact(math.max(0, paused_until - now)), exact(math.max(0, capped_until - now)), probe}

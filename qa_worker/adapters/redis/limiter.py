@@ -124,6 +124,13 @@ class RedisLimiter:
         except AwayError:
             self._keep(model, lambda state, now: model_of.pause(state, now, seconds))
 
+    async def ease(self, model: str) -> None:
+        """See the port."""
+        try:
+            await self._ask(model, "ease")
+        except AwayError:
+            self._keep(model, model_of.ease)
+
     async def cap(self, permit: Permit, seconds: float) -> None:
         """See the port. Logged once for each such pause, whatever number of requests found the limit."""
         if await self._cap(permit, seconds):
@@ -170,11 +177,12 @@ class RedisLimiter:
     async def brakes(self, model: str) -> Brakes:
         """See the port."""
         try:
-            capped = _string((await self._ask(model, "status"))[9])
+            capped, load = map(_string, (await self._ask(model, "status"))[9:])
         except AwayError:
-            until = self._own_bucket(model).capped_until
-            return Brakes(max(0.0, until - time.monotonic()) if until else None)
-        return Brakes(float(capped) if capped else None)
+            own, now = self._own_bucket(model), time.monotonic()
+            capped_for_s = max(0.0, own.capped_until - now) if own.capped_until else None
+            return Brakes(capped_for_s, model_of.load_at(own, now))
+        return Brakes(float(capped) if capped else None, float(load))
 
     async def close(self) -> None:
         """Give the connections back."""

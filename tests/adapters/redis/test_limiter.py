@@ -94,6 +94,7 @@ acts = st.one_of(
     st.tuples(st.just("reserve"), amounts, st.sampled_from([0.1, 0.5, 1.0]), st.sampled_from([0.0, 1.0, 3.0])),
     st.tuples(st.just("settle"), st.tuples(*[st.integers(-5000, 5000)] * 3)),
     st.tuples(st.just("pause"), st.floats(0.1, 30)),
+    st.tuples(st.just("ease")),
     st.tuples(st.just("cap"), st.sampled_from([0, 5, 300]), st.sampled_from([0, 1])),
     st.tuples(st.just("learn"), known, known),
 )
@@ -141,6 +142,8 @@ def _modelled(state: Bucket, now: float, act: str, operands: list[Any], pacing: 
             return model.settle(state, now, operands[0], pacing), done
         case "pause":
             return model.pause(state, now, operands[0]), done
+        case "ease":
+            return model.ease(state, now), done
         case "cap":
             capped, new = model.cap(state, now, operands[0], probe=bool(operands[1]))
             return capped, Turn(granted=new, wait_s=0.0, capped=not new)
@@ -296,6 +299,43 @@ def test_the_real_clock_is_the_servers(broker_url: str) -> None:
 
     assert isinstance(asyncio.run(body()), Permit)
     assert _stored(broker_url)["at"] > 1.7e9
+
+
+# -- overload
+
+
+def test_an_overload_slows_other_processes_too_and_is_shown(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[list[float], list[int]]:
+        clock = _clock(limiter)
+        other = _limiter(broker_url, clock)
+        loads, granted = [], []
+        try:
+            for seconds in (10.0, 0.0, 2.0, 2.5):
+                clock.now += seconds
+                if seconds in (0.0, 2.0):
+                    for _ in range(20):
+                        await limiter.ease(MODEL)
+                loads.append((await other.brakes(MODEL)).load)
+                rooms = [await other.reserve(MODEL, NEED) for _ in range(100)]
+                granted.append(sum(isinstance(room, Permit) for room in rooms))
+        finally:
+            await other.close()
+        return loads, granted
+
+    loads, granted = _run(broker_url, body)
+
+    assert loads == [1.0, 0.5, 0.25, 0.5]
+    assert granted[0] > 60
+    assert granted[2] <= 2.5 * 16.5 / 2
+
+
+def test_without_redis_an_overload_slows_the_process_by_itself(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> float:
+        server.stop()
+        await limiter.ease(MODEL)
+        return (await limiter.brakes(MODEL)).load
+
+    assert _run(server.url, body) == 0.5
 
 
 # -- the provider's spend limit
