@@ -212,7 +212,11 @@ def _answer(batch: Batch, one: Claimed, evidence: Evidence, result: ItemResult, 
         case ResultKind.CANCELED:
             return put_back("batch_canceled", "The batch was cancelled; the call goes to the queue.", model=batch.model)
         case ResultKind.EXPIRED:
-            return put_back("batch_expired", "The batch's day was over before the call's turn came.", model=batch.model)
+            return put_back(
+                "batch_expired",
+                "The batch's day was over before the call's turn came; it goes to the queue.",
+                model=batch.model,
+            )
         case ResultKind.MISSING if batch.dissolved:
             return put_back(
                 "batch_dissolved", "The batch came to nothing; the call goes to the queue.", model=batch.model
@@ -245,6 +249,7 @@ _BORDERLINE = "borderline"
 _NEAR = (
     "The score lies next to the pass threshold; the further answers that its rubric asks for come through the queue."
 )
-_TO_QUEUE = frozenset({"batch_canceled", "batch_dissolved", _BORDERLINE})
+# An expired item uses up no attempt: in the next batch it could expire again, and so for ever.
+_TO_QUEUE = frozenset({"batch_canceled", "batch_expired", "batch_dissolved", _BORDERLINE})
 # Counted as an attempt, unlike the others: what never shows up must not go round for ever.
 _MISSING = Failure(FailureKind.TRANSIENT, "batch_result_missing", "The results of the batch say nothing of this call.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -147,7 +147,7 @@ def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
         message = f"Unexpected {type(error).__name__} while grading; the worker's log has the place."
         failure = Failure(FailureKind.TRANSIENT, "internal_error", message)
         spent = answer or JudgeAnswer(failure, Usage(), "", None, "")
-        _postpone(graded, failure, JudgeAnswer(failure, spent.usage, spent.model, spent.request_id, ""), tools)
+        _postpone(graded, failure, replace(spent, result=failure, raw=""), tools)
         raise
 
 
@@ -179,7 +179,7 @@ def _decided(graded: _Graded, assessment: Assessment) -> Evaluation:
 def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> Done | RetryAt | Parked | Dead:
     lease, grading = graded.claimed.lease, tools.grading
     now, jitter = grading.clock.now(), grading.jitter.fraction()
-    tried = tried_before(lease, failure, grading)
+    tried = tried_before(lease, answer, failure, grading)
     step = next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = graded.claimed.version.rubric

@@ -123,7 +123,13 @@ class WorkerPlayers:
             timeouts=Timeouts(connect_s=chosen.judge_connect_timeout_s, read_s=_LONGEST_READ_S),
         )
         gate, limiter = shared_limits(chosen, redis_url(chosen))
-        calls = ModelCalls(budget=budget(chosen, self._engine), gate=gate, limiter=limiter)
+        calls = ModelCalls(
+            budget=budget(chosen, self._engine),
+            gate=gate,
+            limiter=limiter,
+            # what the leases of probes are made for: see `shared_limits`
+            probe_within_s=chosen.judge_deadline_s,
+        )
         loop = EventLoop()
 
         def close() -> None:

@@ -14,7 +14,7 @@ from qa_worker import bootstrap
 from qa_worker.application.queries import Backlog
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import home
-from qa_worker.cli.stack_facts import buckets_as_dicts, show_budgets, show_gateway, show_waiting
+from qa_worker.cli.stack_facts import gateway_as_dict, show_budgets, show_gateway, show_waiting
 from qa_worker.cli.stack_spec import new_flower, stack_spec
 from qa_worker.embedded import stack as embedded
 
@@ -88,7 +88,7 @@ def status(
         ]
         facts = {"healthy": healthy, "home": str(home()), "processes": processes, "evaluations": dict(backlog.by_state)}
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": backlog.waits_for}
-        facts |= {"breaker": asdict(gateway.breaker), "buckets": buckets_as_dicts(gateway.buckets)}
+        facts |= gateway_as_dict(gateway)
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
         facts |= {"dead_letters": asdict(letters)}
         print(json.dumps(facts))  # noqa: T201 - what --json promises

@@ -9,14 +9,16 @@ from typing import Any
 from rich.table import Table
 
 from qa_worker import bootstrap
-from qa_worker.application.limits import BucketStatus, Spending
+from qa_worker.application.limits import Brakes, Spending
 from qa_worker.cli import render
 from qa_worker.cli.console import results
 
 
-def buckets_as_dicts(buckets: Mapping[str, Sequence[BucketStatus]]) -> list[dict[str, Any]]:
-    """One for each model and meter."""
-    return [{"model": model, **asdict(bucket)} for model, meters in buckets.items() for bucket in meters]
+def gateway_as_dict(gateway: bootstrap.GatewayStatus) -> dict[str, Any]:
+    """The breaker; a bucket for each model and meter; what else slows each model."""
+    buckets = [{"model": model, **asdict(one)} for model, meters in gateway.buckets.items() for one in meters]
+    brakes = {model: asdict(one) for model, one in gateway.brakes.items()}
+    return {"breaker": asdict(gateway.breaker), "buckets": buckets, "brakes": brakes}
 
 
 def show_waiting(waits_for: Mapping[str, Mapping[str, int]]) -> None:
@@ -43,6 +45,20 @@ def show_gateway(gateway: bootstrap.GatewayStatus) -> None:
                 render.plain(model), bucket.meter, f"{bucket.limit:,.0f}", f"{bucket.left:,.0f}", bucket.source
             )
     results.print(table)
+    for model, brakes in gateway.brakes.items():
+        _show_brakes(model, brakes)
+
+
+def _show_brakes(model: str, brakes: Brakes) -> None:
+    if brakes.load < 1:
+        text = f"{model}: Claude says that it is overloaded: {brakes.load:.0%} of the rate for now"
+        results.print(render.plain(text), style="yellow", highlight=False)
+    if brakes.capped_for_s is not None:
+        again = (
+            f"asked again in {brakes.capped_for_s:.0f} s" if brakes.capped_for_s else "asked again with the next call"
+        )
+        text = f"{model}: the spend limit of the Claude account is reached ({again}). Raise it in the Claude console."
+        results.print(render.plain(text), style="red", highlight=False)
 
 
 def show_budgets(spending: Sequence[Spending]) -> None:

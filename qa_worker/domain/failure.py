@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+SPEND_CAP = "spend_cap"
+"""The code of what is held back because the provider's spend limit was found reached by others."""
+
 
 class FailureKind(StrEnum):
     """Set once, by the adapter that understands the vendor's error."""
@@ -38,3 +41,8 @@ class Failure:
     message: str
     retry_after_s: float | None = None
     request_id: str | None = None
+
+
+def deadline() -> Failure:
+    """The time for a whole request, quick retries included, is over."""
+    return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")

@@ -134,11 +134,22 @@ def test_results_of_every_kind_are_recorded_by_the_same_rules_as_single_answers(
     }
     assert views["call-4"].attempts[0].raw == "what the model wrote"
     assert bench.results() == {"succeeded": 3, "errored": 2, "expired": 1, "missing": 1}
-    assert bench.lanes() == {Lane.BATCH: 3}
+    assert bench.lanes() == {Lane.BATCH: 2, Lane.BACKLOG: 1}, "what expired goes through the queue"
 
     bench.service.endings = {}
     bench.run_to_the_end()
-    assert bench.verdicts() == {"pass": 4, "needs_review": 2, "not_evaluated": 1}
+    assert bench.verdicts() == {"pass": 3, "needs_review": 2, "not_evaluated": 1, None: 1}
+    assert bench.views()["call-3"].state is WorkState.PENDING
+
+
+def test_what_expires_each_time_does_not_go_round_for_ever(bench: Bench) -> None:
+    bench.service.endings = dict.fromkeys(REFS, ResultKind.EXPIRED)
+    bench.submit(*REFS)
+
+    bench.run_to_the_end()
+
+    assert (bench.service.calls["send"], bench.lanes()) == (1, {Lane.BACKLOG: 7})
+    assert {view.attempt for view in bench.views().values()} == {0}
 
 
 def test_what_never_shows_up_in_results_is_given_up_after_its_attempts(bench: Bench) -> None:
@@ -541,7 +552,8 @@ def test_a_score_next_to_the_threshold_gets_its_further_answers_in_the_queue(uow
     bench.advance()
 
     close = bench.views()["close"]
-    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 0)
+    # the attempt counts: an answer was paid for
+    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 1)
     assert (close.cost_micro_usd, bench.lanes()) == (103, {Lane.BACKLOG: 1})
     assert bench.views()["clear"].verdict == "pass"
 

@@ -207,13 +207,14 @@ def _letters(post: Post, *ages: timedelta, workspace: str = "w", state: str = "o
             )
 
 
-def test_the_providers_own_spend_limit_is_told(post: Post) -> None:
+@pytest.mark.parametrize(("kind", "code"), [("spend_cap", "http_429"), ("held", "spend_cap")])
+def test_the_providers_own_spend_limit_is_told(post: Post, kind: str, code: str) -> None:
     add_calls(post.uow, "waits")
     add_rule(post.uow, RuleKind.BUDGET_REACHED, threshold=0.9)
     assert post.look() == 0
 
     with post.uow.engine.begin() as connection:
-        connection.execute(update(evaluations).values(state="pending", error_kind="spend_cap"))
+        connection.execute(update(evaluations).values(state="pending", error_kind=kind, error_code=code))
 
     assert post.look() == 1
     assert post.details() == ["the provider's own spend limit is reached: calls wait until it is raised"]

@@ -10,7 +10,7 @@ from qa_worker.adapters.redis.limiter import RedisLimiter
 from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import BucketStatus, GateStatus, Spending
 from qa_worker.bootstrap.gateway import GatewayStatus, gateway_status
-from qa_worker.cli.stack_facts import buckets_as_dicts, show_budgets, show_gateway, show_waiting
+from qa_worker.cli.stack_facts import gateway_as_dict, show_budgets, show_gateway, show_waiting
 from qa_worker.settings import Settings
 
 
@@ -39,13 +39,14 @@ def test_the_breaker_and_the_limits_of_every_model_are_shown(capsys: pytest.Capt
         "claude-judge": (BucketStatus("requests", 4000, 660, "learnt"),),
         "claude-caller": (BucketStatus("requests", 1000, 165, "assumed"),),
     }
-    show_gateway(GatewayStatus(GateStatus("open", 42.0, 5, 0.0, shared=True), buckets))
+    status = GatewayStatus(GateStatus("open", 42.0, 5, 0.0, shared=True), buckets)
+    show_gateway(status)
 
     out = capsys.readouterr().out
     assert "Claude's breaker: open for 42 s more, 0% of the rate" in out
     assert ["claude-judge", "requests", "4,000", "660", "learnt"] in _lines(out)
     assert ["claude-caller", "requests", "1,000", "165", "assumed"] in _lines(out)
-    assert [(one["model"], one["left"]) for one in buckets_as_dicts(buckets)] == [
+    assert [(one["model"], one["left"]) for one in gateway_as_dict(status)["buckets"]] == [
         ("claude-judge", 660),
         ("claude-caller", 165),
     ]

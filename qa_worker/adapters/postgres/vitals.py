@@ -15,7 +15,7 @@ from qa_worker.adapters.postgres.tables import batches, dead_letters, evaluation
 from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.evaluation import Verdict
-from qa_worker.domain.failure import FailureKind
+from qa_worker.domain.failure import SPEND_CAP, FailureKind
 from qa_worker.domain.failure_rate import Tally
 from qa_worker.domain.work import FINAL, Lane, WorkState
 
@@ -60,7 +60,9 @@ class PostgresVitals:
         """See the port."""
         columns = evaluations.c
         waits = (columns.workspace_id == workspace) & (columns.state == WorkState.PENDING.value)
-        limited = select(columns.id).where(waits, columns.error_kind == FailureKind.SPEND_CAP.value)
+        # Most find the limit known already, and are held back by our own gateway.
+        held = (columns.error_kind == FailureKind.HELD.value) & (columns.error_code == SPEND_CAP)
+        limited = select(columns.id).where(waits, (columns.error_kind == FailureKind.SPEND_CAP.value) | held)
         # A batch holds calls of many workspaces: its waiting is everybody's.
         batch = select(batches.c.id).where(
             batches.c.state.in_(sorted(OPEN)), batches.c.error_kind == FailureKind.SPEND_CAP.value
