@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
-from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations
+from qa_worker.adapters.postgres.tables import attempts, batch_items, batch_promises, batches, evaluations
 from qa_worker.application.advance_batches import Advanced, advance_batches
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Claimed
@@ -396,6 +396,8 @@ def test_a_worker_that_dies_between_recording_and_settling_records_nothing_twice
     bench.advance()
     with bench.uow.engine.begin() as connection:
         connection.execute(update(batch_items).values(result=None))
+        estimated = select(func.sum(batch_items.c.estimate_micro_usd)).scalar_subquery()
+        connection.execute(update(batch_promises).values(micro_usd=estimated))
         connection.execute(update(batches).values(state="ended", lease_token=None, lease_until=None))
 
     bench.age()

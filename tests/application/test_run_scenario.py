@@ -8,8 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import func, select
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
+from qa_worker.adapters.postgres.tables import daily_spending, run_turns
 from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
@@ -78,6 +80,19 @@ def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: Uni
     (evaluation,) = stage.evaluations()
     assert stage.run(run_id).cost_micro_usd == 9
     assert every.spent == 9 + evaluation.cost_micro_usd
+
+
+def test_a_turn_that_is_written_again_because_it_was_cut_is_paid_for_once(stage: Stage, uow: UnitsOfWork) -> None:
+    run_id = one_run(stage, "Tell me.", "[interrupts after 3 words] Stop, please.")
+    stage.play(run_id)
+
+    with uow.engine.connect() as connection:
+        of_turns = connection.execute(select(func.sum(run_turns.c.cost_micro_usd))).scalar_one()
+        (evaluation,) = stage.evaluations()
+        spent = connection.execute(select(func.sum(daily_spending.c.micro_usd))).scalar_one()
+    assert stage.queries.turns(run_id)[2].unheard
+    assert of_turns == 6
+    assert spent == of_turns + evaluation.cost_micro_usd
 
 
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:

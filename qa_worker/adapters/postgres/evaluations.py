@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
 from qa_worker.adapters.postgres.evaluation_letters import settle_revived, write_evaluation_letters
+from qa_worker.adapters.postgres.expenses import Expenses, utc_day
 from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
@@ -51,8 +52,9 @@ _DIED = "The process that worked on this call died or lost the database for long
 class PostgresEvaluations:
     """Implements the port `Evaluations` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, expenses: Expenses) -> None:
         self._connection = connection
+        self._expenses = expenses
         self._work = WorkRows(connection, evaluations)
         self._held: set[uuid.UUID] = set()
         self._finished: list[Finished] = []
@@ -134,7 +136,7 @@ class PostgresEvaluations:
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
         """See the port."""
-        self._finished.append(Finished(lease, call.id, evaluation, evidence, record))
+        self._finished.append(Finished(lease, call, evaluation, evidence, record))
 
     def flush(self) -> None:
         """Write the results that this transaction was given. Raises LeaseLost."""
@@ -148,6 +150,8 @@ class PostgresEvaluations:
         mine = [one for one in finished if one.lease.token in self._held]
         if mine:
             write_finished(self._connection, mine)
+            for one in mine:
+                self._expenses.note(one.call.workspace, utc_day(one.record.ended_at), one.record.cost_micro_usd)
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
         """See the port."""
@@ -169,6 +173,7 @@ class PostgresEvaluations:
             self._connection.execute(
                 update(evaluations).where(evaluations.c.id == lease.work_id).values(self._summed_usage(record))
             )
+            self._note(lease, record)
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
@@ -190,6 +195,13 @@ class PostgresEvaluations:
                 raise
         else:
             write_attempts(self._connection, [(lease, record)])
+            self._note(lease, record)
+
+    def _note(self, lease: Lease, record: AttemptRecord) -> None:
+        if record.cost_micro_usd:
+            whose = select(evaluations.c.workspace_id).where(evaluations.c.id == lease.work_id)
+            workspace = self._connection.execute(whose).scalar_one()
+            self._expenses.note(workspace, utc_day(record.ended_at), record.cost_micro_usd)
 
     def in_flight(self) -> Mapping[WorkspaceId, int]:
         """See the port."""

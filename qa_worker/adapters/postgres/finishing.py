@@ -16,8 +16,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 
 from qa_worker.adapters.postgres.tables import attempts, evaluation_scores, evaluations, findings
 from qa_worker.adapters.postgres.work import failure_values, usage_values
-from qa_worker.application.ports import AttemptRecord
-from qa_worker.domain.call import CallId
+from qa_worker.application.ports import AttemptRecord, CallKey
 from qa_worker.domain.evaluation import Evaluation
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.work import Lease, WorkState
@@ -28,7 +27,7 @@ class Finished:
     """One result that is about to be written."""
 
     lease: Lease
-    call_id: CallId
+    call: CallKey
     evaluation: Evaluation
     evidence: Evidence
     record: AttemptRecord
@@ -82,7 +81,7 @@ def _result(one: Finished) -> dict[str, Any]:
     evaluation = one.evaluation
     return {
         "id": str(one.lease.work_id),
-        "call_id": str(one.call_id),
+        "call_id": str(one.call.id),
         "verdict": evaluation.verdict.value,
         "overall": evaluation.overall,
         "reasons": list(evaluation.reasons),
