@@ -69,10 +69,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("batch_id", "workspace_id", name=op.f("pk_batch_promises")),
     )
     op.execute(_PROMISED)
+    op.create_table(
+        "overall_budget",
+        sa.Column("single", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("daily_micro_usd", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("single", name=op.f("ck_overall_budget_single")),
+        sa.PrimaryKeyConstraint("single", name=op.f("pk_overall_budget")),
+    )
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
+    op.drop_table("overall_budget")
     op.drop_table("batch_promises")
     op.drop_table("daily_spending")

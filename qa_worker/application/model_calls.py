@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from qa_worker.application.judging import RateLimits
-from qa_worker.application.limits import Admission, Budget, Gate, Limiter, Need, NoRoom, Permit, Verdict
+from qa_worker.application.limits import SPENT, Admission, Budget, Gate, Limiter, Need, NoRoom, Permit, Verdict
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 
@@ -84,7 +84,7 @@ class ModelCalls:
         """The answer of `ask`. A `HELD` failure says why it was not called and when to try again."""
         spent = await self._budget.exceeded(wanted.key)
         if spent is not None:
-            return _held("budget_spent", spent.reason, spent.wait_s)
+            return _held(SPENT, spent.reason, spent.wait_s)
         # Room first: it may be waited for, and a gate that closes meanwhile must still hold this request back.
         room = await self._room(wanted)
         if isinstance(room, NoRoom):

@@ -145,6 +145,10 @@ class Client:
         """Cap what a workspace may spend in a day (UTC); None takes the cap away. Raises StoreUnavailable."""
         budget(self._settings, self._engine).set_cap(workspace, micro_usd)
 
+    def set_overall_budget(self, micro_usd: int | None) -> None:
+        """Cap what all workspaces together may spend in a day (UTC); None: the settings say. Raises StoreUnavailable."""
+        budget(self._settings, self._engine).set_overall_cap(micro_usd)
+
     def gateway(self) -> GatewayStatus:
         """What holds requests to Claude back right now."""
         return gateway_status(self._settings, self._broker_url, self._settings.judge_model)

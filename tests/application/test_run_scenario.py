@@ -82,6 +82,24 @@ def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: Uni
     assert every.spent == 9 + evaluation.cost_micro_usd
 
 
+def test_a_run_that_waits_for_the_budget_is_due_when_the_cap_is_raised(stage: Stage, uow: UnitsOfWork) -> None:
+    spent = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=300.0)
+    playing, grading = one_run(stage), one_run(stage)
+    stage.players.answer = lambda *_: spent
+    assert isinstance(stage.play(playing), Parked)
+    stage.players.answer = politely
+    stage.judged_by(ScriptedJudge([spent, an_assessment()]))
+    assert isinstance(stage.play(grading), Parked)
+    budget = PostgresBudget(uow.engine, overall=1, each_workspace=None, now=lambda: datetime.now(UTC))
+
+    budget.set_cap("another", 10**6)
+    assert dispatch_runs(tools=stage.tools.suites) == 0
+    budget.set_cap("default", 10**6)
+
+    assert dispatch_runs(tools=stage.tools.suites) == 2
+    assert [stage.play(playing), stage.play(grading)] == [Done("passed")] * 2
+
+
 def test_a_turn_that_is_written_again_because_it_was_cut_is_paid_for_once(stage: Stage, uow: UnitsOfWork) -> None:
     run_id = one_run(stage, "Tell me.", "[interrupts after 3 words] Stop, please.")
     stage.play(run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -112,21 +113,93 @@ def test_a_workspaces_own_cap_goes_before_that_of_the_settings(uow: UnitsOfWork)
     assert budget.spending() == (Spending("", 500, None), Spending("a", 500, 1000))
 
 
-def test_raising_a_cap_makes_what_waited_for_it_due_at_once(uow: UnitsOfWork) -> None:
-    (accepted,) = submit_calls([a_call("one")], workspace_name="a", uow=uow, grading=a_grading(), in_flight_limit=9)
-    assert isinstance(accepted, Accepted)
+def test_a_cap_that_is_raised_lets_the_next_request_through(uow: UnitsOfWork) -> None:
+    """However new the books of the workers are: a row that is put off now would wait for minutes."""
+    _spend(uow, "a", 500)
+    ages = Ages()
+    budget = _budget(uow, overall=500, each=400, ages=ages)
+    assert _exceeded(budget, "a") is not None
+    command = _budget(uow)
+
+    command.set_cap("a", 1000)
+    ages.at += 0.5
+    spent = _exceeded(budget, "a")
+    assert spent is not None
+    assert "all workspaces" in spent.reason
+
+    command.set_overall_cap(1000)
+    ages.at += 0.5
+    assert _exceeded(budget, "a") is None
+
+
+def test_the_turn_of_the_day_lets_the_next_request_through(uow: UnitsOfWork) -> None:
+    _spend(uow, "a", 500)
+    days = [NOON]
+    budget = PostgresBudget(uow.engine, overall=None, each_workspace=500, now=lambda: days[-1], monotonic=Ages())
+    assert _exceeded(budget, "a") is not None
+
+    days.append(NOON + timedelta(hours=12))
+
+    assert _exceeded(budget, "a") is None
+
+
+def test_an_overall_cap_that_was_set_goes_before_that_of_the_settings_until_it_is_taken_away(uow: UnitsOfWork) -> None:
+    _spend(uow, "a", 500)
+    budget = _budget(uow, overall=400)
+    assert budget.left().overall == -100
+
+    budget.set_overall_cap(700)
+    budget.set_overall_cap(900)
+    assert (budget.left().overall, budget.spending()[0]) == (400, Spending("", 500, 900))
+    assert _exceeded(budget, "a") is None
+
+    budget.set_overall_cap(None)
+    assert budget.spending()[0].cap == 400
+
+
+def test_an_overall_cap_that_was_set_holds_without_one_in_the_settings(uow: UnitsOfWork) -> None:
+    _spend(uow, "a", 500)
+    budget = _budget(uow)
+    budget.set_overall_cap(500)
+
+    assert _exceeded(budget, "b") is not None
+
+
+def _parked(uow: UnitsOfWork, workspace: str) -> uuid.UUID:
+    claimed = _claimed(uow, f"{workspace}-parked", workspace=workspace)
     held = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=300)
     with uow() as work:
-        (claimed,) = work.evaluations.claim([accepted.evaluation_id], lease_s=60)
         record = AttemptRecord("parked", NOON, Usage(), "m", 0, None, held)
         work.evaluations.wait(claimed.lease, wait_s=300, reason="budget_spent", counts=False, record=record)
+        work.commit()
+    return claimed.lease.work_id
+
+
+def _due(uow: UnitsOfWork) -> set[uuid.UUID]:
+    with uow.engine.connect() as connection:
+        return set(connection.execute(select(evaluations.c.id).where(evaluations.c.not_before <= func.now())).scalars())
+
+
+def test_raising_the_overall_cap_makes_everybodys_work_due(uow: UnitsOfWork) -> None:
+    parked = {_parked(uow, "a"), _parked(uow, "b")}
+    assert _due(uow) == set()
+
+    _budget(uow).set_overall_cap(10**6)
+
+    assert _due(uow) == parked
+
+
+def test_raising_a_cap_makes_what_waited_for_it_due_at_once(uow: UnitsOfWork) -> None:
+    ours = _parked(uow, "a")
+    _parked(uow, "b")
+    otherwise = _claimed(uow, "waits otherwise")
+    with uow() as work:
+        work.evaluations.wait(otherwise.lease, wait_s=300, reason="x", counts=True, record=_failed("retry", 0))
         work.commit()
 
     _budget(uow).set_cap("a", 10**6)
 
-    with uow.engine.connect() as connection:
-        due = select(evaluations.c.id).where(evaluations.c.not_before <= func.now())
-        assert connection.execute(due).scalars().all() == [accepted.evaluation_id]
+    assert _due(uow) == {ours}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from qa_worker.adapters.postgres.tables.alerts import (
     incidents,
 )
 from qa_worker.adapters.postgres.tables.batches import batch_items, batch_promises, batches
-from qa_worker.adapters.postgres.tables.budgets import daily_spending
+from qa_worker.adapters.postgres.tables.budgets import daily_spending, overall_budget
 from qa_worker.adapters.postgres.tables.calls import (
     agent_versions,
     agents,
@@ -58,6 +58,7 @@ __all__ = [
     "findings",
     "incidents",
     "metadata",
+    "overall_budget",
     "rubric_versions",
     "rubrics",
     "run_turns",
