@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from qa_worker.application.alerting import AlertRules, Alerts, Incidents
 from qa_worker.application.dead_letters import DeadLetters
 from qa_worker.application.delivering import Deliveries, Endpoints
+from qa_worker.application.purse import UNCAPPED, Left
 from qa_worker.application.running import Runs, Suites
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
@@ -143,11 +144,15 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all."""
+    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all.
+
+    Of a workspace that has nothing `left` to spend, none that a model is asked for.
+    """
 
     live: int
     backlog: int
     models: Mapping[str, int] = field(default_factory=dict)
+    left: Left = UNCAPPED
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.limits import Spending
 from qa_worker.application.ports import Grading, NamedRubric, Wanted
+from qa_worker.application.queries import Backlog as ToDo
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.bootstrap.alert_client import AlertClient
@@ -136,6 +137,10 @@ class Client:
 
     def _uow(self) -> PostgresUnitOfWork:
         return PostgresUnitOfWork(self._engine, send=self._publisher.send, prompt_version=PROMPT_VERSION)
+
+    def to_do(self) -> ToDo:
+        """How much there is to do, and what it waits for. Raises StoreUnavailable."""
+        return self.queries.backlog(budget(self._settings, self._engine).left())
 
     def spending(self) -> tuple[Spending, ...]:
         """What was spent today, overall and by workspace. Raises StoreUnavailable."""

@@ -525,7 +525,7 @@ def test_what_a_batch_holds_does_not_hold_back_the_dispatcher(bench: Bench) -> N
     bench.advance()
     bench.submit("later", via=Via.QUEUE)
 
-    assert dispatch_work(uow=bench.uow, pace=NoPace(), in_flight_limit=2) == 1
+    assert dispatch_work(uow=bench.uow, pace=NoPace(), left=Left, in_flight_limit=2) == 1
     (live,) = bench.hand_over(a_call("live"))
     with bench.uow() as work:
         assert sum(work.evaluations.in_flight().values()) == 1

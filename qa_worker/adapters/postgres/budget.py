@@ -62,8 +62,9 @@ _TRUSTED_S = 30.0
 _READ_AGAIN_S = 2.0
 # Nothing is held back by books that are older than this: the cap may have been raised, and a row that waits waits long.
 _SURE_S = 0.2
-# A cap that is raised in the settings is noticed within this time; one that is raised by command, at once.
-_LOOK_AGAIN_S = 300.0
+# A row waits no longer than this, as for a closed gate: dispatchers look at the books themselves, and send nothing that
+# would be held back again.
+_LOOK_AGAIN_S = 15.0
 _UNKNOWN_WAIT_S = 10.0
 _NOW = func.clock_timestamp()
 _OF_ANY_LANE = evaluations.c.lane.in_([lane.value for lane in Lane])

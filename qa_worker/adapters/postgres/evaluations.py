@@ -14,7 +14,13 @@ from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
 from qa_worker.adapters.postgres.evaluation_letters import settle_revived, write_evaluation_letters
 from qa_worker.adapters.postgres.expenses import Expenses, utc_day
-from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
+from qa_worker.adapters.postgres.finishing import (
+    Finished,
+    evidence_to_json,
+    renew_parking,
+    write_attempts,
+    write_finished,
+)
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
     agent_versions,
@@ -40,7 +46,7 @@ from qa_worker.application.ports import (
 )
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
-from qa_worker.domain.evaluation import Evaluation, Verdict
+from qa_worker.domain.evaluation import Evaluation, Usage, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
@@ -194,7 +200,8 @@ class PostgresEvaluations:
             if self._written([lease.token]).get(lease.token) != record.result:
                 raise
         else:
-            write_attempts(self._connection, [(lease, record)])
+            if not (_was_not_asked(record) and renew_parking(self._connection, lease, record)):
+                write_attempts(self._connection, [(lease, record)])
             self._note(lease, record)
 
     def _note(self, lease: Lease, record: AttemptRecord) -> None:
@@ -320,6 +327,11 @@ def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:
         )
         for row in rows
     ]
+
+
+def _was_not_asked(record: AttemptRecord) -> bool:
+    """Whether we ourselves held a request back: it may be held back thousands of times, and nothing happened."""
+    return record.failure is not None and record.failure.kind is FailureKind.HELD and record.usage == Usage()
 
 
 def _buried(code: str, at: Any) -> dict[str, Any]:

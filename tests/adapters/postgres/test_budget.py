@@ -83,7 +83,7 @@ def test_a_workspace_that_has_spent_its_cap_waits_and_the_others_go_on(uow: Unit
 
     assert spent is not None
     assert "workspace" in spent.reason
-    assert 0 < spent.wait_s <= 300
+    assert 0 < spent.wait_s <= 15
     assert _exceeded(budget, "b") is None
 
 

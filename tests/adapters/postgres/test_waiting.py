@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Any
+
 import pytest
 from sqlalchemy import func, text, update
 
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.tables import evaluations
+from qa_worker.application.ports import Wanted
+from qa_worker.application.purse import Left
 from qa_worker.application.submit_call import Accepted, submit_calls
+from qa_worker.domain.call import workspace_id
+from qa_worker.domain.rubric import JudgeKind
 from tests.builders import a_call, a_grading
 from tests.conftest import UnitsOfWork
 
@@ -27,7 +34,33 @@ def test_everything_that_waits_says_what_for_whether_it_is_due_or_not(uow: Units
         ):
             connection.execute(update(evaluations).where(evaluations.c.id.in_(chosen)).values(**values))
 
-    backlog = PostgresQueries(uow.engine).backlog()
+    backlog = PostgresQueries(uow.engine).backlog(Left())
 
     assert backlog.waits_for == {"budget_spent": 1, "breaker_open": 2, "a message batch": 1, "their turn": 2}
     assert backlog.by_state == {"pending": 6}
+
+
+def test_what_is_due_and_waits_for_a_spent_budget_says_so_whether_it_was_ever_sent_or_not(uow: UnitsOfWork) -> None:
+    def submit(workspace: str, *refs: str, **how: Any) -> list[uuid.UUID]:
+        made = [a_call(ref) for ref in refs]
+        answers = submit_calls(made, workspace_name=workspace, uow=uow, grading=a_grading(), in_flight_limit=0, **how)
+        return [answer.evaluation_id for answer in answers if isinstance(answer, Accepted)]
+
+    (parked, broken, *_) = submit("spent", "parked", "broken", "never sent")
+    submit("spent", "by rules", wanted=Wanted(judge=JudgeKind.RULES))
+    (stale, *_) = submit("other", "parked before", "new")
+    earlier, long_ago = func.now() - text("'60 s'::interval"), func.now() - text("'9 hours'::interval")
+    with uow.engine.begin() as connection:
+        for one, reason, since in (
+            (parked, "budget_spent", long_ago),
+            (broken, "breaker_open", long_ago),
+            (stale, "budget_spent", earlier),
+        ):
+            waits = {"wait_reason": reason, "not_before": since}
+            connection.execute(update(evaluations).where(evaluations.c.id == one).values(**waits))
+
+    backlog = PostgresQueries(uow.engine).backlog(Left(of={workspace_id("spent"): 0}))
+
+    assert backlog.waits_for == {"budget_spent": 3, "their turn": 3}
+    assert backlog.oldest_due_s is not None
+    assert 60 <= backlog.oldest_due_s < 3600, "what nothing is left for could not have been graded by now"
