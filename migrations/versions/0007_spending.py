@@ -1,4 +1,4 @@
-"""spending by day and workspace, so that a budget's books are a few rows
+"""spending by day and workspace, so that a budget's books are a few rows; and when an evaluation began anew
 
 Revision ID: 0007
 Revises: 0006
@@ -76,11 +76,14 @@ def upgrade() -> None:
         sa.CheckConstraint("single", name=op.f("ck_overall_budget_single")),
         sa.PrimaryKeyConstraint("single", name=op.f("pk_overall_budget")),
     )
+    # The last one, because everybody waits for it from here to the commit.
+    op.add_column("evaluations", sa.Column("revived_at", sa.DateTime(timezone=True), nullable=True))
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
+    op.drop_column("evaluations", "revived_at")
     op.drop_table("overall_budget")
     op.drop_table("batch_promises")
     op.drop_table("daily_spending")

@@ -243,7 +243,7 @@ class Evaluations(Protocol):
         ...
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
-        """How many attempts ended in a failure of this kind."""
+        """How many attempts ended in a failure of this kind, since the evaluation last began anew."""
         ...
 
     def hold(self, leases: Sequence[Lease]) -> Held:
@@ -301,7 +301,7 @@ class Evaluations(Protocol):
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts.
 
-        Their dead letters are settled with it.
+        So do those of calls that are named whose answers could not be read. Their dead letters are settled with it.
         """
         ...
 

@@ -118,7 +118,10 @@ class Client:
         return revisions(self._engine, self._database_url)
 
     def retry(self, call_ids: Sequence[CallId]) -> int:
-        """Let dead evaluations of these calls (of all calls, where none is named) begin anew; returns how many."""
+        """Let evaluations of these calls (of all calls, where none is named) begin anew; returns how many.
+
+        Those that were given up on; and of named calls those, too, whose answers could not be read.
+        """
         with self._uow() as work:
             revived = work.evaluations.revive(call_ids)
             work.commit()

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
+from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, delete, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
@@ -27,7 +27,9 @@ from qa_worker.adapters.postgres.tables import (
     agents,
     attempts,
     calls,
+    evaluation_scores,
     evaluations,
+    findings,
     rubric_versions,
     rubrics,
     workspaces,
@@ -50,6 +52,7 @@ from qa_worker.domain.evaluation import Evaluation, Usage, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
+from qa_worker.domain.verdict import UNREADABLE
 from qa_worker.domain.work import WORKER_DIED, Lane, Lease, WorkState, WorkStatus
 
 _DIED = "The process that worked on this call died or lost the database for longer than its lease."
@@ -124,8 +127,16 @@ class PostgresEvaluations:
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
         """See the port."""
-        of_kind = (attempts.c.evaluation_id == evaluation_id) & (attempts.c.error_kind == kind.value)
-        return int(self._connection.execute(select(func.count()).where(of_kind)).scalar_one())
+        of_kind = (
+            select(func.count())
+            .join_from(attempts, evaluations, evaluations.c.id == attempts.c.evaluation_id)
+            .where(
+                evaluations.c.id == evaluation_id,
+                attempts.c.error_kind == kind.value,
+                attempts.c.started_at >= func.coalesce(evaluations.c.revived_at, evaluations.c.created_at),
+            )
+        )
+        return int(self._connection.execute(of_kind).scalar_one())
 
     def hold(self, leases: Sequence[Lease]) -> Held:
         """See the port."""
@@ -183,9 +194,16 @@ class PostgresEvaluations:
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
-        which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
-        revived = _refs(self._work.revive(which))
-        settle_revived(self._connection, [ref.evaluation_id for ref in revived])
+        if call_ids:
+            rows = self._work.revive(evaluations.c.call_id == func.any(list(call_ids)), done=_UNREAD)
+        else:
+            rows = self._work.revive(evaluations.c.id.is_not(None))
+        revived = _refs(rows)
+        ids = [ref.evaluation_id for ref in revived]
+        # What proven breaches had given it without the judge is measured anew.
+        for part in (evaluation_scores, findings):
+            self._connection.execute(delete(part).where(part.c.evaluation_id == func.any(ids)))
+        settle_revived(self._connection, ids)
         return revived
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
@@ -285,6 +303,12 @@ class PostgresEvaluations:
         return known
 
 
+# Its answers could not be read. A run that was graded so is over, and nobody would send its evaluation.
+_UNREAD = (
+    (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value)
+    & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
+    & (evaluations.c.lane != Lane.RUN.value)
+)
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)

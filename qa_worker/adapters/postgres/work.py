@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import ARRAY, Connection, Double, Row, Select, Table, Update, Uuid, bindparam, func, select, update
+from sqlalchemy import ARRAY, Connection, Double, Row, Select, Table, Update, Uuid, bindparam, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.application.ports import AttemptRecord
@@ -273,17 +273,18 @@ class WorkRows:
             update(self._table).where(columns.id.in_(select(chosen.c.id))).values(queued_at=_NOW).returning(self._table)
         ).all()
 
-    def revive(self, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    def revive(self, which: ColumnElement[bool], *, done: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
         """Dead, or waiting for an installation to be mended -> pending, due at once, with all attempts before it.
 
-        What was written about the earlier attempts stays.
+        So are `done` ones that this is true of. What was written about the earlier attempts stays.
         """
         columns = self._table.c
         blocked = columns.error_kind.in_([FailureKind.BLOCKED.value, FailureKind.SPEND_CAP.value])
         waits = (columns.state == WorkState.PENDING) & blocked
+        mended = () if done is None else ((columns.state == WorkState.DONE) & done,)
         return self._connection.execute(
             update(self._table)
-            .where((columns.state == WorkState.DEAD) | waits, which)
+            .where(or_(columns.state == WorkState.DEAD, waits, *mended), which)
             .values(
                 state=WorkState.PENDING.value,
                 attempt=0,
@@ -294,8 +295,13 @@ class WorkRows:
                 error_code="",
                 error_message="",
                 verdict=None,
+                overall=None,
                 reasons=[],
+                summary="",
+                dropped_quotes=0,
+                is_current=False,
                 evaluated_at=None,
+                revived_at=_NOW,
             )
             .returning(self._table)
         ).all()
