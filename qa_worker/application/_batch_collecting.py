@@ -48,7 +48,7 @@ def poll(batch: Batch, step: Step) -> None:
     answer = step.service.status(provider_id)
     if isinstance(answer, ProviderBatch):
         _looked_at(batch, answer, step)
-    elif is_lost(batch, answer):
+    elif is_lost(batch, answer, now=step.tools.now()):
         step.leave(dissolved(batch, answer), wait_s=0)
     else:
         step.leave_faulted(batch, answer)
@@ -92,7 +92,7 @@ def _go_on(batch: Batch, step: Step, *, progress: bool) -> bool:
 
 
 def _could_not_read(batch: Batch, failure: Failure, step: Step) -> None:
-    if is_lost(batch, failure):
+    if is_lost(batch, failure, now=step.tools.now()):
         step.leave(dissolved(batch, failure), wait_s=0)
     else:
         step.leave_faulted(batch, failure)

@@ -288,7 +288,10 @@ class Evaluations(Protocol):
         ...
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
-        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried)."""
+        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried).
+
+        What an open batch holds is left to the job that goes on with batches.
+        """
         ...
 
     def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:

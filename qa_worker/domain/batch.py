@@ -25,6 +25,9 @@ from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 CLOCK_SKEW = timedelta(minutes=5)
 """How far our clock and the provider's may be apart when a lost batch is looked for."""
 
+RESULTS_KEPT = timedelta(days=29)
+"""How long the provider keeps results, from when a batch was made (build-with-claude/batch-processing)."""
+
 _NOT_FOUND = "http_404"
 _SURE_AFTER = 4
 
@@ -145,11 +148,14 @@ def is_refused_for_good(failure: Failure) -> bool:
     return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or failure.code == _NOT_FOUND
 
 
-def is_lost(batch: Batch, failure: Failure) -> bool:
-    """Whether a batch that was made is gone: the provider has known no such thing (404) at look after look.
+def is_lost(batch: Batch, failure: Failure, *, now: datetime) -> bool:
+    """Whether a batch that was made is gone: the provider has known no such thing (404) at look after look, or the time
+    is over for which it keeps results.
 
     Not at once: an address that is wrong for an hour must not cost the results of a day.
     """
+    if batch.submitted_at is not None and now - batch.submitted_at > RESULTS_KEPT:
+        return True
     return failure.code == _NOT_FOUND and batch.failures >= _SURE_AFTER
 
 
@@ -161,7 +167,7 @@ def failed(batch: Batch, failure: Failure) -> Batch:
 def wait_s(policy: RetryPolicy, batch: Batch, *, now: datetime, jitter: float) -> float:
     """Seconds until a batch is looked at again after its latest fault: by the schedule of retries, and without an end.
 
-    Results are kept for 29 days (build-with-claude/batch-processing), so nothing is lost by waiting.
+    Nothing is lost by waiting for as long as results are kept.
     """
     if batch.failure is None:
         return 0.0

@@ -349,13 +349,26 @@ class Bench:
         with self.uow.engine.connect() as connection:
             return Counter(connection.execute(select(batch_items.c.result)).scalars())
 
-    def lose_leases(self) -> None:
-        """The sweep takes everything away from batches."""
+    def nobody_looks_for_days(self) -> None:
+        """The leases of all that batches hold run out."""
         with self.uow.engine.begin() as connection:
             running = evaluations.c.state == "running"
             connection.execute(
                 update(evaluations).where(running).values(lease_until=func.now() - text("interval '1 s'"))
             )
+
+    def sweep(self) -> tuple[int, int]:
+        """Free what dead workers held."""
         with self.uow() as work:
-            work.evaluations.free_expired(limit=1000)
+            freed = work.evaluations.free_expired(limit=1000)
             work.commit()
+        return freed
+
+    def lose_leases(self) -> None:
+        """Everything is taken away from batches, as the sweep of an older release did."""
+        self.nobody_looks_for_days()
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(evaluations).values(lane=Lane.BACKLOG.value))
+        self.sweep()
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(evaluations).values(lane=Lane.BATCH.value))

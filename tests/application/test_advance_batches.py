@@ -454,6 +454,46 @@ def test_leases_that_come_to_an_end_while_a_batch_is_open_are_extended(bench: Be
         assert work.evaluations.free_expired(limit=10) == (0, 0)
 
 
+def test_what_a_batch_holds_is_not_paid_for_twice_however_long_nobody_looked(bench: Bench) -> None:
+    bench.submit(*REFS)
+    bench.advance()
+    bench.nobody_looks_for_days()
+
+    assert bench.sweep() == (0, 0)
+
+    bench.service.end_all()
+    bench.age()
+    bench.advance()
+    assert bench.verdicts() == {"pass": 7}
+    assert sum(len(one.requests) for one in bench.service.made.values()) == 7, "each call was sent once"
+    assert {len(view.attempts) for view in bench.views().values()} == {1}
+
+
+def test_what_no_open_batch_holds_is_free_when_its_lease_has_run_out(bench: Bench) -> None:
+    bench.submit("one")
+    bench.advance()
+    bench.nobody_looks_for_days()
+    with bench.uow.engine.begin() as connection:
+        connection.execute(batches.delete())
+
+    assert bench.sweep() == (1, 0)
+
+
+def test_a_batch_whose_results_are_not_kept_any_longer_gives_its_calls_back(bench: Bench) -> None:
+    bench.submit(*REFS)
+    bench.advance()
+    bench.service.end_all()
+    bench.age()
+    bench.clock.advance(30 * 86_400)
+    bench.nobody_looks_for_days()
+    bench.service.faults["results"] = [REFUSED]
+
+    bench.run_to_the_end()
+
+    assert bench.states() == ["failed"]
+    assert (bench.verdicts()["pass"], bench.lanes()) == (3, {Lane.BACKLOG: 4}), "a part could still be read"
+
+
 def test_two_workers_are_never_at_batches_at_once(bench: Bench) -> None:
     bench.submit("one")
     with bench.uow() as work:

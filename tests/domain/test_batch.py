@@ -99,9 +99,15 @@ def test_a_batch_is_given_up_where_sending_it_again_is_no_use(kind: FailureKind,
 
 def test_a_batch_is_lost_when_nobody_has_known_it_for_a_while() -> None:
     gone = Failure(FailureKind.BLOCKED, "http_404", "")
-    assert not is_lost(replace(LOST, failures=3), gone)
-    assert is_lost(replace(LOST, failures=4), gone)
-    assert not is_lost(replace(LOST, failures=9), Failure(FailureKind.BLOCKED, "http_401", ""))
+    assert not is_lost(replace(LOST, failures=3), gone, now=NOW)
+    assert is_lost(replace(LOST, failures=4), gone, now=NOW)
+    assert not is_lost(replace(LOST, failures=9), Failure(FailureKind.BLOCKED, "http_401", ""), now=NOW)
+
+
+def test_a_batch_is_lost_when_its_results_are_not_kept_any_longer() -> None:
+    sent, refused = replace(LOST, submitted_at=NOW), Failure(FailureKind.BLOCKED, "http_401", "")
+    assert not is_lost(sent, refused, now=NOW + timedelta(days=28))
+    assert is_lost(sent, refused, now=NOW + timedelta(days=30))
 
 
 def _waits(failure: Failure, times: int) -> list[float]:

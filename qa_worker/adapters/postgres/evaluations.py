@@ -26,6 +26,8 @@ from qa_worker.adapters.postgres.tables import (
     agent_versions,
     agents,
     attempts,
+    batch_items,
+    batches,
     calls,
     evaluation_scores,
     evaluations,
@@ -46,6 +48,7 @@ from qa_worker.application.ports import (
     UnderWay,
     WorkRef,
 )
+from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Evaluation, Usage, Verdict
@@ -252,7 +255,7 @@ class PostgresEvaluations:
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
         """See the port."""
-        expired = self._work.expired(limit=limit)
+        expired = self._work.expired(limit=limit, only=~_IN_A_BATCH)
         if not expired:
             return 0, 0
         self._connection.execute(plain_insert(attempts), [_abandoned(row) for row in expired])
@@ -308,6 +311,19 @@ _UNREAD = (
     (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value)
     & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
     & (evaluations.c.lane != Lane.RUN.value)
+)
+# What a batch holds isn't taken from it, however long nobody looked: its answer is paid for, and asked for once. The job
+# that goes on with batches frees what no answer will come for.
+_IN_A_BATCH = (evaluations.c.lane == Lane.BATCH.value) & (
+    select(batch_items.c.token)
+    .join(batches, batches.c.id == batch_items.c.batch_id)
+    .where(
+        batch_items.c.evaluation_id == evaluations.c.id,
+        batch_items.c.token == evaluations.c.lease_token,
+        batch_items.c.result.is_(None),
+        batches.c.state.in_([state.value for state in OPEN]),
+    )
+    .exists()
 )
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500

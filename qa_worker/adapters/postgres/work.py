@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import ARRAY, Connection, Double, Row, Select, Table, Update, Uuid, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Double,
+    Row,
+    Select,
+    Table,
+    Update,
+    Uuid,
+    bindparam,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.application.ports import AttemptRecord
@@ -224,12 +239,12 @@ class WorkRows:
             .returning(self._table)
         ).all()
 
-    def expired(self, *, limit: int) -> Sequence[Row[Any]]:
-        """Running rows whose lease ran out, locked for this transaction."""
+    def expired(self, *, limit: int, only: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
+        """Running rows whose lease ran out (`only` those that this is true of), locked for this transaction."""
         columns = self._table.c
         return self._connection.execute(
             select(self._table)
-            .where(columns.state == WorkState.RUNNING, columns.lease_until < _NOW)
+            .where(columns.state == WorkState.RUNNING, columns.lease_until < _NOW, true() if only is None else only)
             .order_by(columns.lease_until)
             .limit(limit)
             .with_for_update(skip_locked=True)
