@@ -11,7 +11,7 @@ from qa_worker.application.batching import BatchService, BlockingGate, Draft, It
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.limits import Admission, Verdict
 from qa_worker.application.model_calls import SERVICE
-from qa_worker.domain.batch import ProviderBatch
+from qa_worker.domain.batch import ProviderBatch, is_unknown
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import Rubric
 
@@ -96,7 +96,8 @@ class _GatedDraft:
 def _verdict(answer: object, admission: Admission) -> Verdict:
     if not isinstance(answer, Failure):
         return Verdict.UP
-    if answer.kind in _DOWN:
+    # A server without batches is well for all that.
+    if answer.kind in _DOWN and not is_unknown(answer):
         return Verdict.DOWN
     # A refusal says nothing of the service's health, except to a probe, which only asked whether anyone answers.
     return Verdict.UP if admission.probe else Verdict.SILENT

@@ -28,7 +28,7 @@ CLOCK_SKEW = timedelta(minutes=5)
 RESULTS_KEPT = timedelta(days=29)
 """How long the provider keeps results, from when a batch was made (build-with-claude/batch-processing)."""
 
-_NOT_FOUND = "http_404"
+_NO_SUCH_THING = frozenset({"http_404", "http_405", "http_501"})
 _SURE_AFTER = 4
 
 
@@ -143,20 +143,25 @@ def surely_not_made(failure: Failure) -> bool:
     return failure.code != "sdk"
 
 
+def is_unknown(failure: Failure) -> bool:
+    """Whether the server knows nothing of this batch, or of batches at all: 404, 405 (no such method), 501."""
+    return failure.code in _NO_SUCH_THING
+
+
 def is_refused_for_good(failure: Failure) -> bool:
-    """Whether sending the same batch again is no use: it is refused, or this server has no batches (404)."""
-    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or failure.code == _NOT_FOUND
+    """Whether sending the same batch again is no use: it is refused, or this server has no batches."""
+    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or is_unknown(failure)
 
 
 def is_lost(batch: Batch, failure: Failure, *, now: datetime) -> bool:
-    """Whether a batch that was made is gone: the provider has known no such thing (404) at look after look, or the time
-    is over for which it keeps results.
+    """Whether a batch that was made is gone: the provider has known no such thing at look after look, or the time is
+    over for which it keeps results.
 
     Not at once: an address that is wrong for an hour must not cost the results of a day.
     """
     if batch.submitted_at is not None and now - batch.submitted_at > RESULTS_KEPT:
         return True
-    return failure.code == _NOT_FOUND and batch.failures >= _SURE_AFTER
+    return is_unknown(failure) and batch.failures >= _SURE_AFTER
 
 
 def failed(batch: Batch, failure: Failure) -> Batch:

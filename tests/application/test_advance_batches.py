@@ -28,6 +28,7 @@ pytestmark = pytest.mark.services
 
 OVERLOADED = Failure(FailureKind.OVERLOADED, "http_529", "Overloaded.")
 SPENT = Failure(FailureKind.SPEND_CAP, "enforced_spend_limit_reached", "The limit of the account is reached.")
+NO_BATCHES = Failure(FailureKind.TRANSIENT, "http_501", "Not implemented.")
 REFUSED = Failure(FailureKind.REJECTED, "http_400", "The batch is invalid.")
 REFS = [f"call-{number}" for number in range(7)]
 
@@ -285,7 +286,7 @@ def test_a_fault_while_it_is_looked_at_leaves_the_batch_in_its_state(bench: Benc
         assert connection.execute(select(func.count()).select_from(attempts)).scalar_one() == 7
 
 
-@pytest.mark.parametrize("failure", [REFUSED, GONE])
+@pytest.mark.parametrize("failure", [REFUSED, GONE, NO_BATCHES])
 def test_a_server_that_takes_no_batches_leaves_the_calls_to_the_queue(bench: Bench, failure: Failure) -> None:
     bench.service.faults["send"] = [failure]
     bench.submit(*REFS)
@@ -309,6 +310,29 @@ def test_a_batch_that_the_provider_knows_no_more_leaves_its_calls_to_the_queue(b
         assert [(one.state.value, one.error_code) for one in bench.open()] == [("in_progress", "http_404")]
     bench.age()
     bench.advance()
+
+    assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
+
+
+@pytest.mark.parametrize("gone", [GONE, NO_BATCHES])
+def test_a_batch_that_is_to_be_cancelled_where_nobody_knows_it_leaves_its_calls_to_the_queue(
+    bench: Bench, gone: Failure
+) -> None:
+    bench.submit("one")
+    bench.advance()
+    _cancel(bench)
+    bench.service.faults = {"cancel": [gone] * 9, "status": [gone] * 9}
+
+    bench.run_to_the_end()
+
+    assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
+
+
+def test_a_lost_batch_is_not_looked_for_without_an_end_where_there_are_none(bench: Bench) -> None:
+    bench.service.faults = {"send": [Failure(FailureKind.TRANSIENT, "timeout", "Too late.")], "since": [NO_BATCHES] * 9}
+    bench.submit("one")
+
+    bench.run_to_the_end()
 
     assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
 

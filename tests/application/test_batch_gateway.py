@@ -112,6 +112,8 @@ def test_while_the_service_is_down_nothing_is_asked() -> None:
         (OVERLOADED, "", Verdict.DOWN),
         (Failure(FailureKind.TRANSIENT, "timeout", ""), "", Verdict.DOWN),
         (REFUSED, "", Verdict.SILENT),
+        (Failure(FailureKind.TRANSIENT, "http_501", ""), "", Verdict.SILENT),
+        (Failure(FailureKind.TRANSIENT, "http_501", ""), "probe-1", Verdict.UP),
         (REFUSED, "probe-1", Verdict.UP),
         (OVERLOADED, "probe-1", Verdict.DOWN),
     ],
