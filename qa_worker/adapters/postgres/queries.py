@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +21,14 @@ from qa_worker.adapters.postgres.tables import (
     rubric_versions,
     rubrics,
 )
-from qa_worker.application.limits import SPENT
+from qa_worker.adapters.postgres.waiting_evaluations import waiting_evaluations
 from qa_worker.application.purse import Left
 from qa_worker.application.queries import AttemptView, Backlog, CallView, EvaluationView, Progress
-from qa_worker.domain.call import WorkspaceId, workspace_id
+from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import CriterionScore, Finding, Source, Usage
 from qa_worker.domain.failure import FailureKind
-from qa_worker.domain.rubric import JudgeKind, Severity
-from qa_worker.domain.work import Lane, WorkState
+from qa_worker.domain.rubric import Severity
+from qa_worker.domain.work import WorkState
 
 _AT_MOST = 20
 _CHUNK = 1000
@@ -81,50 +81,12 @@ class PostgresQueries:
 
     def backlog(self, left: Left) -> Backlog:
         """See the port."""
+        columns = evaluations.c
         with store_errors(), self._engine.connect() as connection:
-            states = connection.execute(
-                select(evaluations.c.state, func.count().label("n")).group_by(evaluations.c.state)
-            )
+            states = connection.execute(select(columns.state, func.count().label("n")).group_by(columns.state))
             by_state = {row.state: row.n for row in states}
-            waiting = connection.execute(_WAITING).all()
-        waits_for: Counter[str] = Counter()
-        due_s: list[float] = []
-        for row in waiting:
-            held = row.is_due and row.judge == JudgeKind.CLAUDE and left.is_spent(WorkspaceId(row.workspace_id))
-            if row.state == WorkState.PENDING.value:
-                waits_for[SPENT if held else _reason(row)] += row.n
-            if row.is_due and not held:
-                due_s.append(float(row.waited_s))
-        return Backlog(by_state=by_state, oldest_due_s=max(due_s, default=None), waits_for=dict(waits_for))
-
-
-_DUE: ColumnElement[bool] = evaluations.c.not_before <= func.now()
-# By whatever decides what a row waits for. A model costs money, and so only what waits for one waits for a budget.
-_KEYS = (
-    evaluations.c.workspace_id,
-    evaluations.c.state,
-    evaluations.c.lane,
-    evaluations.c.wait_reason,
-    rubric_versions.c.judge,
-    _DUE.label("is_due"),
-)
-_WAITING = (
-    select(
-        *_KEYS,
-        func.extract("epoch", func.now() - func.min(evaluations.c.not_before)).label("waited_s"),
-        func.count().label("n"),
-    )
-    .join(rubric_versions, rubric_versions.c.id == evaluations.c.rubric_version_id)
-    .where(evaluations.c.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value]))
-    .group_by(*_KEYS)
-)
-
-
-def _reason(row: Row[Any]) -> str:
-    """What a pending row waits for. Also one that is due and not sent: a gate may be closed, or limits used up."""
-    if row.wait_reason and not (row.is_due and row.wait_reason == SPENT):
-        return str(row.wait_reason)
-    return "a message batch" if row.lane == Lane.BATCH.value else "their turn"
+            waits_for, oldest_due_s = waiting_evaluations(connection, left)
+        return Backlog(by_state=by_state, oldest_due_s=oldest_due_s, waits_for=waits_for)
 
 
 def _uuid(text: str) -> uuid.UUID | None:
