@@ -166,6 +166,10 @@ class Limiter(Protocol):
         ...
 
 
+SPENT = "budget_spent"
+"""What a row waits for that a spent budget holds back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exceeded:
     """A daily budget is spent. `reason` names it; `wait_s` is when to look again: the turn of the day, or sooner."""

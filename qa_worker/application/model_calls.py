@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from qa_worker.application.judging import RateLimits
-from qa_worker.application.limits import Budget, Gate, Limiter, Need, Permit, Verdict
+from qa_worker.application.limits import SPENT, Budget, Gate, Limiter, Need, Permit, Verdict
 from qa_worker.application.quick_retries import WITHIN_S, is_quick, more_tries
 from qa_worker.domain.breaker import is_outage
 from qa_worker.domain.evaluation import Usage
@@ -149,7 +149,7 @@ class ModelCalls:
         """Room first: it may be waited for, and a gate that closes meanwhile must still hold the request back."""
         spent = await self._budget.exceeded(wanted.key)
         if spent is not None:
-            return _held("budget_spent", spent.reason, spent.wait_s)
+            return _held(SPENT, spent.reason, spent.wait_s)
         need = wanted.need()
         while True:
             room = await self._limiter.reserve(wanted.model, need, share=self._share, can_wait=wanted.can_wait)

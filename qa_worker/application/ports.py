@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from qa_worker.application.alerting import AlertRules, Alerts, Incidents
 from qa_worker.application.dead_letters import DeadLetters
 from qa_worker.application.delivering import Deliveries, Endpoints
+from qa_worker.application.purse import UNCAPPED, Left
 from qa_worker.application.running import Runs, Suites
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
@@ -156,11 +157,15 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all."""
+    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all.
+
+    Of a workspace that has nothing `left` to spend, none that a model is asked for.
+    """
 
     live: int
     backlog: int
     models: Mapping[str, int] = field(default_factory=dict)
+    left: Left = UNCAPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +266,7 @@ class Evaluations(Protocol):
         ...
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
-        """How many attempts ended in a failure of this kind."""
+        """How many attempts ended in a failure of this kind, since the evaluation last began anew."""
         ...
 
     def hold(self, leases: Sequence[Lease]) -> Held:
@@ -306,7 +311,10 @@ class Evaluations(Protocol):
         ...
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
-        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried)."""
+        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried).
+
+        What an open batch holds is left to the job that goes on with batches.
+        """
         ...
 
     def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:
@@ -319,7 +327,7 @@ class Evaluations(Protocol):
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts.
 
-        Their dead letters are settled with it.
+        So do those of calls that are named whose answers could not be read. Their dead letters are settled with it.
         """
         ...
 

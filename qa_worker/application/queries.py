@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from qa_worker.application.purse import Left
 from qa_worker.domain.evaluation import CriterionScore, Finding, Usage
 from qa_worker.domain.work import WorkState
 
@@ -123,8 +124,8 @@ class Queries(Protocol):
         """The calls of a workspace whose id, `ref` or `external_id` is `wanted`: usually one, at most 20."""
         ...
 
-    def backlog(self) -> Backlog:
-        """How much there is to do."""
+    def backlog(self, left: Left) -> Backlog:
+        """How much there is to do. What nothing is `left` for of a budget waits for that, also where it is due."""
         ...
 
     def models(self) -> Collection[str]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from qa_worker import messages
 from qa_worker.application._run_record import SuiteTools, go_on
 from qa_worker.application.ports import Rescued
+from qa_worker.application.purse import Left
 from qa_worker.application.running import MOST_RUNS, WantedSuite
 from qa_worker.domain.agent_under_test import unknown_tools
 from qa_worker.domain.errors import Collided, InvalidInput
@@ -57,16 +58,19 @@ def _check(wanted: WantedSuite) -> None:
             raise InvalidInput("expected", problem, "Write the names of the agent's tools")
 
 
-def dispatch_runs(*, tools: SuiteTools) -> int:
+def dispatch_runs(*, tools: SuiteTools, left: Callable[[], Left]) -> int:
     """Send due runs to the workers, and apply cancels that were asked for; returns how many were sent.
+
+    A run that was held back by a spent budget is sent again when something is `left` of it.
 
     Raises:
         StoreUnavailable: the database is out of reach; the next beat tries again.
 
     """
     _apply_cancels(tools)
+    money = left()
     with tools.uow() as work:
-        due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH)
+        due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH, left=money)
         for run_id in due:
             work.nudge(messages.run_scenario(run_id))
         work.commit()

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from qa_worker.application.playing import PlayContext, Target
+from qa_worker.application.purse import Left
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.evaluation import Usage
@@ -164,12 +165,16 @@ class Suites(Protocol):
     def queue_next(self, suite_run_id: uuid.UUID, *, limit: int) -> Sequence[uuid.UUID]:
         """Note that messages are about to be sent: for as many due runs of this suite as may be in flight.
 
-        `limit` is how many runs may be queued or running of all suites together.
+        `limit` is how many runs may be queued or running of all suites together. What waits for a spent budget is left
+        to `queue_due`.
         """
         ...
 
-    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
-        """As `queue_next`, for all suites: those with the fewest runs in flight go first."""
+    def queue_due(self, *, limit: int, batch: int, left: Left) -> Sequence[uuid.UUID]:
+        """As `queue_next`, for all suites: those with the fewest runs in flight go first.
+
+        Also what waits for a budget of which something is `left`.
+        """
         ...
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:

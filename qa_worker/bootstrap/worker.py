@@ -24,7 +24,7 @@ from qa_worker.application.evaluate_call import claim_calls, evaluate_call
 from qa_worker.application.ports import Rescued
 from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
-from qa_worker.bootstrap.gateway import SharedPace, judges
+from qa_worker.bootstrap.gateway import SharedPace, budget, judges
 from qa_worker.bootstrap.grading import grading, retry_policy
 from qa_worker.domain.call import CallId
 from qa_worker.domain.outcome import Outcome
@@ -86,6 +86,7 @@ class Worker:
             pool_timeout_s=chosen.db_pool_timeout_s,
             application_name="qa-worker-worker",
         )
+        self._budget = budget(chosen, self._engine)
         self._book = RuleBook()
         self._leases = LeaseKeeper(self._engine, lease_s=chosen.lease_s)
         self._records = GroupedRecords(self._uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
@@ -117,7 +118,9 @@ class Worker:
     def dispatch(self) -> int:
         """See `dispatch_work`."""
         pace = self._part("pace", lambda: SharedPace(self._settings))
-        return dispatch_work(uow=self._uow, pace=pace, in_flight_limit=self._settings.in_flight_limit)
+        return dispatch_work(
+            uow=self._uow, pace=pace, left=self._budget.left, in_flight_limit=self._settings.in_flight_limit
+        )
 
     def rescue(self) -> Rescued:
         """See `rescue_stalled`."""

@@ -77,7 +77,7 @@ def status(
     healthy = running.healthy
     client = bootstrap.Client(database_url=running.database_url, broker_url=running.broker_url)
     try:
-        backlog, gateway, spending = client.queries.backlog(), client.gateway(), client.spending()
+        backlog, gateway, spending = client.to_do(), client.gateway(), client.spending()
         letters = client.alerts.queries.letter_figures()
     finally:
         client.close()

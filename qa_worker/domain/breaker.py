@@ -19,6 +19,8 @@ SHARE_OF_FAILURES = 0.6
 FORGOTTEN_AFTER_S = 30.0
 """A gap between outcomes after which the older ones say nothing of the service as it is now."""
 UP, DOWN = "s", "f"
+_NOT_OFFERED = "http_501"
+"""This server doesn't do that at all (some have no batches): it is well for all that."""
 _NO_ANSWER = frozenset({"connection", "connect_timeout", "read_timeout", "timeout", "deadline", "cut_answer"})
 
 
@@ -49,7 +51,7 @@ def is_outage(failure: Failure) -> bool:
     """
     if failure.kind is FailureKind.OVERLOADED:
         return True
-    no_answer = failure.code in _NO_ANSWER or failure.code.startswith("http_5")
+    no_answer = failure.code in _NO_ANSWER or (failure.code.startswith("http_5") and failure.code != _NOT_OFFERED)
     return failure.kind is FailureKind.TRANSIENT and no_answer
 
 

@@ -118,6 +118,7 @@ def test_while_the_service_is_down_nothing_is_asked() -> None:
         (Failure(FailureKind.TRANSIENT, "timeout", ""), Verdict.DOWN, Verdict.DOWN),
         (Failure(FailureKind.TRANSIENT, "bad_response", ""), Verdict.SILENT, Verdict.DOWN),
         (Failure(FailureKind.TRANSIENT, "http_409", ""), Verdict.SILENT, Verdict.UP),
+        (Failure(FailureKind.TRANSIENT, "http_501", ""), Verdict.SILENT, Verdict.UP),
         (REFUSED, Verdict.SILENT, Verdict.UP),
     ],
 )

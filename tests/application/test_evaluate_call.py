@@ -269,6 +269,49 @@ def test_an_answer_that_nobody_can_read_needs_review_and_is_kept(bench: Bench) -
     assert view.error_code == "not_json"
 
 
+def test_a_call_whose_answers_could_not_be_read_can_be_asked_for_again_and_begins_anew(uow: UnitsOfWork) -> None:
+    """With what was proven of it, which is measured again."""
+    bench = Bench(uow, call=replace(a_call(), expected=Expected(required_tools=("never_called",))))
+    bench.run(UNREADABLE)
+    bench.make_due()
+    assert bench.run(UNREADABLE) == Done("needs_review")
+    assert bench.view().findings
+
+    assert _revive(bench) == 1
+
+    view = bench.view()
+    assert (view.state, view.verdict, view.reasons, view.is_current) == (WorkState.PENDING, None, (), False)
+    assert (view.scores, view.findings, len(view.attempts)) == ((), (), 2)
+    assert isinstance(bench.run(UNREADABLE), RetryAt), "what nobody could read before doesn't count any more"
+    bench.make_due()
+    assert bench.run(an_assessment()) == Done("fail")
+    view = bench.view()
+    assert (view.verdict, view.is_current, len(view.findings), len(view.attempts)) == ("fail", True, 1, 4)
+
+
+def test_a_verdict_that_was_measured_is_not_asked_for_again(bench: Bench) -> None:
+    bench.run(replace(an_assessment(), levels=()))
+    assert bench.view().verdict == "needs_review"
+
+    assert _revive(bench) == 0
+
+
+def test_only_what_was_given_up_on_begins_anew_where_no_call_is_named(bench: Bench) -> None:
+    bench.run(UNREADABLE)
+    bench.make_due()
+    assert bench.run(UNREADABLE) == Done("needs_review")
+
+    with bench.uow() as work:
+        assert list(work.evaluations.revive([])) == []
+
+
+def _revive(bench: Bench) -> int:
+    with bench.uow() as work:
+        revived = work.evaluations.revive([bench.accepted.call_id])
+        work.commit()
+    return len(revived)
+
+
 def test_a_worker_without_the_judge_says_what_to_do_and_grades_by_nothing_else(uow: UnitsOfWork) -> None:
     bench = Bench(uow)
     tools = replace(bench.tools(ScriptedJudge([an_assessment()])), judges={})

@@ -8,9 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import func, select
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
+from qa_worker.adapters.postgres.tables import daily_spending, run_turns
 from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
+from qa_worker.application.purse import Left
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
 from qa_worker.domain.failure import Failure, FailureKind
@@ -78,6 +81,55 @@ def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: Uni
     (evaluation,) = stage.evaluations()
     assert stage.run(run_id).cost_micro_usd == 9
     assert every.spent == 9 + evaluation.cost_micro_usd
+
+
+def test_a_run_that_waits_for_the_budget_is_due_when_the_cap_is_raised(stage: Stage, uow: UnitsOfWork) -> None:
+    spent = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=300.0)
+    playing, grading = one_run(stage), one_run(stage)
+    stage.players.answer = lambda *_: spent
+    assert isinstance(stage.play(playing), Parked)
+    stage.players.answer = politely
+    stage.judged_by(ScriptedJudge([spent, an_assessment()]))
+    assert isinstance(stage.play(grading), Parked)
+    budget = PostgresBudget(uow.engine, overall=1, each_workspace=None, now=lambda: datetime.now(UTC))
+
+    budget.set_cap("another", 10**6)
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 0
+    budget.set_cap("default", 10**6)
+
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 2
+    assert [stage.play(playing), stage.play(grading)] == [Done("passed")] * 2
+
+
+def test_a_run_that_waits_for_a_spent_budget_is_not_sent_again_before_something_is_left(stage: Stage) -> None:
+    spent = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=15.0)
+    waiting, other = (row.id for row in stage.runs(stage.start(a_scenario("plain"), repeats=2)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    stage.players.answer = lambda *_: spent
+    assert isinstance(stage.play(waiting), Parked)
+    stage.make_due()
+    stage.players.answer = politely
+
+    # Its suite has room for it, and one that ends sends the next: but not this one.
+    stage.play(other)
+    assert dispatch_runs(tools=stage.tools.suites, left=lambda: Left(each=0)) == 0
+    assert stage.run(waiting).state == "pending"
+
+    assert dispatch_runs(tools=stage.tools.suites, left=lambda: Left(each=1)) == 1
+    assert stage.play(waiting) == Done("passed")
+
+
+def test_a_turn_that_is_written_again_because_it_was_cut_is_paid_for_once(stage: Stage, uow: UnitsOfWork) -> None:
+    run_id = one_run(stage, "Tell me.", "[interrupts after 3 words] Stop, please.")
+    stage.play(run_id)
+
+    with uow.engine.connect() as connection:
+        of_turns = connection.execute(select(func.sum(run_turns.c.cost_micro_usd))).scalar_one()
+        (evaluation,) = stage.evaluations()
+        spent = connection.execute(select(func.sum(daily_spending.c.micro_usd))).scalar_one()
+    assert stage.queries.turns(run_id)[2].unheard
+    assert of_turns == 6
+    assert spent == of_turns + evaluation.cost_micro_usd
 
 
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:
@@ -462,7 +514,7 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
 
     stage.expire(run_id)
     rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
-    assert dispatch_runs(tools=stage.tools.suites) == 0
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 0
 
     assert stage.run(run_id).outcome == "cancelled"
     assert stage.suite(suite).state == "cancelled"

@@ -15,6 +15,7 @@ from sqlalchemy import update
 from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.tables import runs
 from qa_worker.application.playing import AgentReply, PlayContext, Target
+from qa_worker.application.purse import Left
 from qa_worker.application.run_suite import dispatch_runs, rescue_runs, start_suite
 from qa_worker.application.running import MOST_RUNS, ProgressEvent, SuiteProgress, WantedSuite, Watching
 from qa_worker.application.watch_suite import watch_suite
@@ -105,9 +106,9 @@ def test_suites_take_turns_however_long_one_of_them_is(stage: Stage) -> None:
     with stage.uow.engine.begin() as connection:
         connection.execute(update(runs).values(state="pending"))
 
-    assert dispatch_runs(tools=tools) == 6
+    assert dispatch_runs(tools=tools, left=Left) == 6
     assert (states(stage, first)["queued"], states(stage, second)["queued"]) == (3, 3)
-    assert dispatch_runs(tools=tools) == 0
+    assert dispatch_runs(tools=tools, left=Left) == 0
 
 
 def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
@@ -117,7 +118,7 @@ def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
         connection.execute(update(runs).where(runs.c.suite_run_id == second).values(state="pending"))
 
     tools = replace(stage.tools.suites, in_flight_limit=14)
-    assert dispatch_runs(tools=tools) == 4
+    assert dispatch_runs(tools=tools, left=Left) == 4
     assert states(stage, second)["queued"] == 4
 
 

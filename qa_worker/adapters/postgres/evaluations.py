@@ -6,21 +6,32 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Uuid, bindparam, func, literal, select, update
+from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Uuid, bindparam, delete, func, literal, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
 from qa_worker.adapters.postgres.evaluation_letters import settle_revived, write_evaluation_letters
-from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
+from qa_worker.adapters.postgres.expenses import Expenses, utc_day
+from qa_worker.adapters.postgres.finishing import (
+    Finished,
+    evidence_to_json,
+    renew_parking,
+    write_attempts,
+    write_finished,
+)
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
     agent_versions,
     agents,
     attempts,
+    batch_items,
+    batches,
     calls,
+    evaluation_scores,
     evaluations,
+    findings,
     rubric_versions,
     rubrics,
     workspaces,
@@ -38,12 +49,14 @@ from qa_worker.application.ports import (
     UnderWay,
     WorkRef,
 )
+from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
-from qa_worker.domain.evaluation import Evaluation, Verdict
+from qa_worker.domain.evaluation import Evaluation, Usage, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
+from qa_worker.domain.verdict import UNREADABLE
 from qa_worker.domain.work import WORKER_DIED, Lane, Lease, WorkState, WorkStatus
 
 _DIED = "The process that worked on this call died or lost the database for longer than its lease."
@@ -52,8 +65,9 @@ _DIED = "The process that worked on this call died or lost the database for long
 class PostgresEvaluations:
     """Implements the port `Evaluations` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, expenses: Expenses) -> None:
         self._connection = connection
+        self._expenses = expenses
         self._work = WorkRows(connection, evaluations)
         self._held: set[uuid.UUID] = set()
         self._finished: list[Finished] = []
@@ -132,8 +146,16 @@ class PostgresEvaluations:
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
         """See the port."""
-        of_kind = (attempts.c.evaluation_id == evaluation_id) & (attempts.c.error_kind == kind.value)
-        return int(self._connection.execute(select(func.count()).where(of_kind)).scalar_one())
+        of_kind = (
+            select(func.count())
+            .join_from(attempts, evaluations, evaluations.c.id == attempts.c.evaluation_id)
+            .where(
+                evaluations.c.id == evaluation_id,
+                attempts.c.error_kind == kind.value,
+                attempts.c.started_at >= func.coalesce(evaluations.c.revived_at, evaluations.c.created_at),
+            )
+        )
+        return int(self._connection.execute(of_kind).scalar_one())
 
     def hold(self, leases: Sequence[Lease]) -> Held:
         """See the port."""
@@ -150,7 +172,7 @@ class PostgresEvaluations:
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
         """See the port."""
-        self._finished.append(Finished(lease, call.id, evaluation, evidence, record))
+        self._finished.append(Finished(lease, call, evaluation, evidence, record))
 
     def flush(self) -> None:
         """Write the results that this transaction was given. Raises LeaseLost."""
@@ -164,6 +186,8 @@ class PostgresEvaluations:
         mine = [one for one in finished if one.lease.token in self._held]
         if mine:
             write_finished(self._connection, mine)
+            for one in mine:
+                self._expenses.note(one.call.workspace, utc_day(one.record.ended_at), one.record.cost_micro_usd)
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
         """See the port."""
@@ -185,12 +209,20 @@ class PostgresEvaluations:
             self._connection.execute(
                 update(evaluations).where(evaluations.c.id == lease.work_id).values(self._summed_usage(record))
             )
+            self._note(lease, record)
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
-        which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
-        revived = _refs(self._work.revive(which))
-        settle_revived(self._connection, [ref.evaluation_id for ref in revived])
+        if call_ids:
+            rows = self._work.revive(evaluations.c.call_id == func.any(list(call_ids)), done=_UNREAD)
+        else:
+            rows = self._work.revive(evaluations.c.id.is_not(None))
+        revived = _refs(rows)
+        ids = [ref.evaluation_id for ref in revived]
+        # What proven breaches had given it without the judge is measured anew.
+        for part in (evaluation_scores, findings):
+            self._connection.execute(delete(part).where(part.c.evaluation_id == func.any(ids)))
+        settle_revived(self._connection, ids)
         return revived
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
@@ -205,7 +237,15 @@ class PostgresEvaluations:
             if self._written([lease.token]).get(lease.token) != record.result:
                 raise
         else:
-            write_attempts(self._connection, [(lease, record)])
+            if not (_was_not_asked(record) and renew_parking(self._connection, lease, record)):
+                write_attempts(self._connection, [(lease, record)])
+            self._note(lease, record)
+
+    def _note(self, lease: Lease, record: AttemptRecord) -> None:
+        if record.cost_micro_usd:
+            whose = select(evaluations.c.workspace_id).where(evaluations.c.id == lease.work_id)
+            workspace = self._connection.execute(whose).scalar_one()
+            self._expenses.note(workspace, utc_day(record.ended_at), record.cost_micro_usd)
 
     def in_flight(self) -> Mapping[WorkspaceId, int]:
         """See the port."""
@@ -231,7 +271,7 @@ class PostgresEvaluations:
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
         """See the port."""
-        expired = self._work.expired(limit=limit)
+        expired = self._work.expired(limit=limit, only=~_IN_A_BATCH)
         if not expired:
             return 0, 0
         self._connection.execute(plain_insert(attempts), [_abandoned(row) for row in expired])
@@ -313,6 +353,25 @@ def _asked() -> Select[Any]:
 
 
 _ASKED = _asked()
+# Its answers could not be read. A run that was graded so is over, and nobody would send its evaluation.
+_UNREAD = (
+    (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value)
+    & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
+    & (evaluations.c.lane != Lane.RUN.value)
+)
+# What a batch holds isn't taken from it, however long nobody looked: its answer is paid for, and asked for once. The job
+# that goes on with batches frees what no answer will come for.
+_IN_A_BATCH = (evaluations.c.lane == Lane.BATCH.value) & (
+    select(batch_items.c.token)
+    .join(batches, batches.c.id == batch_items.c.batch_id)
+    .where(
+        batch_items.c.evaluation_id == evaluations.c.id,
+        batch_items.c.token == evaluations.c.lease_token,
+        batch_items.c.result.is_(None),
+        batches.c.state.in_([state.value for state in OPEN]),
+    )
+    .exists()
+)
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
@@ -357,6 +416,11 @@ def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:
         )
         for row in rows
     ]
+
+
+def _was_not_asked(record: AttemptRecord) -> bool:
+    """Whether we ourselves held a request back: it may be held back thousands of times, and nothing happened."""
+    return record.failure is not None and record.failure.kind is FailureKind.HELD and record.usage == Usage()
 
 
 def _buried(code: str, at: Any) -> dict[str, Any]:

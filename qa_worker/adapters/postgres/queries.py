@@ -22,6 +22,7 @@ from qa_worker.adapters.postgres.tables import (
     rubrics,
 )
 from qa_worker.adapters.postgres.waiting import used_models, waits_for
+from qa_worker.application.purse import Left
 from qa_worker.application.queries import AttemptView, Backlog, CallView, EvaluationView, Progress
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import CriterionScore, Finding, Source, Usage
@@ -78,19 +79,14 @@ class PostgresQueries:
             rows = connection.execute(query).all()
             return [_call_view(connection, row, workspace_name) for row in rows]
 
-    def backlog(self) -> Backlog:
+    def backlog(self, left: Left) -> Backlog:
         """See the port."""
         columns = evaluations.c
-        waiting = func.extract("epoch", func.now() - func.min(columns.not_before))
-        due = columns.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value]) & (columns.not_before <= func.now())
         with store_errors(), self._engine.connect() as connection:
             states = connection.execute(select(columns.state, func.count().label("n")).group_by(columns.state))
-            oldest = connection.execute(select(waiting).where(due)).scalar_one_or_none()
-            return Backlog(
-                by_state={row.state: row.n for row in states},
-                oldest_due_s=None if oldest is None else float(oldest),
-                waits_for=waits_for(connection),
-            )
+            by_state = {row.state: row.n for row in states}
+            waiting, oldest_due_s = waits_for(connection, left)
+        return Backlog(by_state=by_state, oldest_due_s=oldest_due_s, waits_for=waiting)
 
     def models(self) -> Collection[str]:
         """See the port."""

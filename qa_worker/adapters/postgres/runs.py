@@ -7,10 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Uuid, bindparam, case, column, func, select, true, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Date,
+    Row,
+    Select,
+    Uuid,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
+from qa_worker.adapters.postgres.expenses import Expenses
 from qa_worker.adapters.postgres.plain_json import from_plain
 from qa_worker.adapters.postgres.tables import (
     agents_under_test,
@@ -46,6 +64,9 @@ _CLAIM = claiming(runs).values(begun_at=func.coalesce(runs.c.begun_at, _NOW))
 _UNGRADED = {"verdict": Verdict.NOT_EVALUATED.value, "reasons": ["cancelled"], "evaluated_at": _NOW}
 _WAITING = runs.c.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value])
 _USAGE = tuple(asdict(Usage()))
+# PostgreSQL's way to tell apart what an upsert has inserted and what it has changed.
+_IS_NEW: ColumnElement[bool] = literal_column("(xmax = 0)", Boolean)
+_TODAY = cast(func.timezone("UTC", func.now()), Date)
 
 RUN_STATE = case(
     (runs.c.outcome.is_not(None), runs.c.outcome),
@@ -65,8 +86,9 @@ class _Postponed:
 class PostgresRuns:
     """Implements the port `Runs` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, expenses: Expenses) -> None:
         self._connection = connection
+        self._expenses = expenses
         self._work = WorkRows(connection, runs)
 
     def claim(self, run_id: uuid.UUID, *, lease_s: float) -> ClaimedRun | None:
@@ -98,6 +120,7 @@ class PostgresRuns:
         ).one_or_none()
         if row is None:
             raise LeaseLost(str(lease.work_id))
+        self._expenses.note(row.workspace_id, row.day, int(row.micro_usd or 0))
         return row.cancel_requested_at is not None
 
     def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
@@ -195,7 +218,7 @@ def _append() -> Select[Any]:
             cost_micro_usd=bindparam("cost"),
             **{name: bindparam(f"used_{name}") for name in _USAGE},
         )
-        .returning(runs.c.id, runs.c.cancel_requested_at)
+        .returning(runs.c.id, runs.c.workspace_id, runs.c.cancel_requested_at)
         .cte("mine")
     )
     columns = [run_turns.c[name] for name in ("index", "role", "content", "cost_micro_usd", *_USAGE)]
@@ -204,12 +227,14 @@ def _append() -> Select[Any]:
     insertion = insert(run_turns).from_select(
         ["run_id", *(one.name for one in columns)], select(mine.c.id, *given.c).select_from(mine.join(given, true()))
     )
-    written = insertion.on_conflict_do_update(
+    upsert = insertion.on_conflict_do_update(
         index_elements=[run_turns.c.run_id, run_turns.c.index],
         # Only what is heard of a turn can change, when the caller cuts it.
         set_={"content": insertion.excluded.content},
-    ).cte("written")
-    return select(mine.c.cancel_requested_at).add_cte(written)
+    ).returning(run_turns.c.cost_micro_usd, _IS_NEW.label("is_new"))
+    written = upsert.cte("written")
+    micro_usd = select(func.sum(written.c.cost_micro_usd)).where(written.c.is_new).scalar_subquery()
+    return select(mine.c.workspace_id, mine.c.cancel_requested_at, _TODAY.label("day"), micro_usd.label("micro_usd"))
 
 
 _APPEND = _append()

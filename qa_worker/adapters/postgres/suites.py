@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
@@ -18,6 +18,8 @@ from qa_worker.adapters.postgres.plain_json import to_plain
 from qa_worker.adapters.postgres.runs import cancel_where, run_id_of
 from qa_worker.adapters.postgres.tables import agents, agents_under_test, runs, scenarios, suite_runs
 from qa_worker.adapters.postgres.work import WorkRows
+from qa_worker.application.limits import SPENT
+from qa_worker.application.purse import Left
 from qa_worker.application.running import SuiteEnd, SuiteState, WantedSuite
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.run import MEASURED, RunState
@@ -29,6 +31,7 @@ _NOW = func.clock_timestamp()
 _SUITES_AT_ONCE = 200
 _IN_FLIGHT = runs.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value])
 _DUE = (runs.c.state == WorkState.PENDING.value) & (runs.c.not_before <= _NOW)
+_HELD = runs.c.wait_reason == SPENT
 _OPEN = (suite_runs.c.state == SuiteState.RUNNING.value) & suite_runs.c.cancel_requested_at.is_(None)
 
 
@@ -122,21 +125,26 @@ class PostgresSuites:
         """See the port."""
         mine = select(suite_runs.c.id).where(suite_runs.c.id == suite_run_id, _OPEN)
         locked = self._connection.execute(mine.with_for_update(key_share=True)).scalars().all()
-        return self._queue(locked, limit=limit, batch=limit)
+        return self._queue(locked, limit=limit, batch=limit, due=_DUE & ~_HELD)
 
-    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+    def queue_due(self, *, limit: int, batch: int, left: Left) -> Sequence[uuid.UUID]:
         """See the port."""
-        has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, _DUE).exists()
+        owners = self._connection.execute(select(suite_runs.c.workspace_id).where(_OPEN).distinct()).scalars()
+        spent = [owner for owner in owners if left.is_spent(WorkspaceId(owner))]
+        due = _DUE & ~(_HELD & runs.c.workspace_id.in_(spent))
+        has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, due).exists()
         waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(suite_runs.c.created_at)
         locked = self._connection.execute(
             waiting.limit(_SUITES_AT_ONCE).with_for_update(key_share=True, skip_locked=True)
         )
-        return self._queue(locked.scalars().all(), limit=limit, batch=batch)
+        return self._queue(locked.scalars().all(), limit=limit, batch=batch, due=due)
 
-    def _queue(self, suite_ids: Sequence[uuid.UUID], *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+    def _queue(
+        self, suite_ids: Sequence[uuid.UUID], *, limit: int, batch: int, due: ColumnElement[bool]
+    ) -> Sequence[uuid.UUID]:
         if not suite_ids:
             return []
-        chosen = list(self._connection.execute(_in_turn(suite_ids, batch)).scalars())
+        chosen = list(self._connection.execute(_in_turn(suite_ids, batch, due)).scalars())
         queued = self._work.queue_new(chosen, in_flight_limit=limit)
         return [one for one in chosen if one in queued]
 
@@ -194,7 +202,7 @@ class PostgresSuites:
         return suites
 
 
-def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int) -> Any:
+def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int, due: ColumnElement[bool]) -> Any:
     """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight."""
     suites = (
         select(
@@ -212,7 +220,7 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int) -> Any:
     order = (runs.c.not_before, runs.c.position, runs.c.repeat)
     oldest = (
         select(runs.c.id, func.row_number().over(order_by=order).label("nth"))
-        .where(runs.c.suite_run_id == suites.c.id, _DUE)
+        .where(runs.c.suite_run_id == suites.c.id, due)
         .order_by(*order)
         .limit(func.greatest(0, suites.c.max_parallel - suites.c.in_flight))
         .lateral("oldest")

@@ -19,17 +19,24 @@ from qa_worker.adapters.postgres.tables import (
     rubrics,
     runs,
 )
+from qa_worker.adapters.postgres.waiting_evaluations import waiting_evaluations
 from qa_worker.application.playing import AgentKind
+from qa_worker.application.purse import Left
 from qa_worker.domain.batch import OPEN, BatchState
 from qa_worker.domain.work import Lane, WorkState
 
 _UNDER_WAY = (WorkState.QUEUED.value, WorkState.RUNNING.value)
 
 
-def waits_for(connection: Connection) -> Mapping[str, Mapping[str, int]]:
-    """Of each kind of work how many pieces wait for what, due or not; kinds of which none waits are left out."""
-    found = {kind: {row.reason: row.n for row in connection.execute(query)} for kind, query in _WAITING.items()}
-    return {kind: reasons for kind, reasons in found.items() if reasons}
+def waits_for(connection: Connection, left: Left) -> tuple[Mapping[str, Mapping[str, int]], float | None]:
+    """Of each kind of work how many pieces wait for what, due or not; kinds of which none waits are left out.
+
+    And for how many seconds the oldest evaluation has waited that is due and that nothing is known to hold back.
+    """
+    of_evaluations, oldest_due_s = waiting_evaluations(connection, left)
+    others = {kind: {row.reason: row.n for row in connection.execute(query)} for kind, query in _WAITING.items()}
+    found = {"evaluations": of_evaluations, **others}
+    return {kind: reasons for kind, reasons in found.items() if reasons}, oldest_due_s
 
 
 def used_models(connection: Connection) -> Collection[str]:
@@ -41,12 +48,9 @@ def _counted(reason: ColumnElement[Any], which: ColumnElement[bool]) -> Select[A
     return select(reason.label("reason"), func.count().label("n")).where(which).group_by(literal_column("reason"))
 
 
-def _pending(table: Table, *others: tuple[ColumnElement[bool], str]) -> Select[Any]:
+def _pending(table: Table) -> Select[Any]:
     # Also what is due and not sent: a gate may be closed, or limits used up.
-    known: list[tuple[ColumnElement[bool], ColumnElement[str]]] = [
-        (which, literal_column(f"'{reason}'")) for which, reason in others
-    ]
-    reason = case((table.c.wait_reason != "", table.c.wait_reason), *known, else_=literal_column("'their turn'"))
+    reason = case((table.c.wait_reason != "", table.c.wait_reason), else_=literal_column("'their turn'"))
     return _counted(reason, table.c.state == WorkState.PENDING.value)
 
 
@@ -83,7 +87,6 @@ def _models() -> Select[Any]:
 
 
 _WAITING = {
-    "evaluations": _pending(evaluations, (evaluations.c.lane == Lane.BATCH.value, "a message batch")),
     "runs": _pending(runs),
     "batches": _open_batches(),
     "alerts": _pending(deliveries),
