@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -34,18 +35,38 @@ class RuleBook:
     def __init__(self, *, fresh_s: float = 5.0, now: Callable[[], float] = time.monotonic) -> None:
         self._fresh_s = fresh_s
         self._now = now
-        self._rules: dict[uuid.UUID, tuple[AlertRule, ...]] = {}
-        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+        # None until they were read once: "no rules" must not be taken for "none known yet".
+        self._rules: dict[uuid.UUID, tuple[AlertRule, ...]] | None = None
+        self._looked_at = float("-inf")
         self._nudged: dict[Concern, float] = {}
 
     def of(self, connection: Connection, workspace: WorkspaceId) -> tuple[AlertRule, ...]:
-        """The rules of a workspace. Two threads that read them at once both do, to the same end."""
-        now = self._now()
-        if now - self._read_at >= self._fresh_s:
-            # Also where the reading fails: the next one comes soon enough.
-            self._read_at = now
-            self._rules = _read(connection)
-        return self._rules.get(workspace, ())
+        """The rules of a workspace. Who comes before they were read once waits for them.
+
+        Raises what the reading raised. That has spoilt this transaction; the next one goes on with the rules that were
+        known before, where there were any.
+        """
+        known = self._rules
+        if known is None or self._is_stale():
+            known = self._read_again(connection)
+        return known.get(workspace, ())
+
+    def _is_stale(self) -> bool:
+        return self._now() - self._looked_at >= self._fresh_s
+
+    def _read_again(self, connection: Connection) -> dict[uuid.UUID, tuple[AlertRule, ...]]:
+        with self._reading:
+            known = self._rules
+            if known is not None and not self._is_stale():
+                return known  # another thread has read them meanwhile
+            began = self._now()
+            if known is not None:
+                # Also where the reading fails: the rules that are known will do until the next one.
+                self._looked_at = began
+            self._rules = known = _read(connection)
+            self._looked_at = began
+            return known
 
     def worth_a_nudge(self, concern: Concern, *, cooldown_s: float) -> bool:
         """False where this process asked for the same a moment ago: within the cooldown nothing more would be sent.
