@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from qa_worker import messages
-from qa_worker.adapters.postgres.tables import alert_matches
+from qa_worker.adapters.postgres.tables import alert_matches, dead_letters
+from qa_worker.application.delivering import OFF
 from qa_worker.application.raise_alerts import raise_alerts, raise_due_alerts
 from qa_worker.domain.alert_rule import AlertRule, RuleKind
 from qa_worker.domain.outcome import Done, Outcome, Skipped
@@ -43,11 +44,30 @@ def test_the_first_match_is_an_alert_at_once_for_every_active_endpoint(desk: Des
 
     (alert,) = desk.alerts()
     assert (alert.event, alert.severity, alert.rule_id) == ("evaluation.failed", "warning", rule.id)
-    (delivery,) = desk.deliveries()
-    assert (delivery.endpoint_id, delivery.state, delivery.max_attempts) == (on, "pending", 7)
+    delivery = next(one for one in desk.deliveries() if one.endpoint_id == on)
+    assert (delivery.state, delivery.max_attempts) == ("pending", 7)
     assert delivery.message_id == f"msg_{delivery.id.hex}"
     assert outbox.sent == [messages.send_alert(delivery.id)]
     assert body(alert)["data"]["incident"]["id"] == str(desk.incident().id)
+
+
+def test_an_alert_for_an_endpoint_that_is_off_is_kept_as_a_dead_letter(desk: Desk, outbox: Outbox) -> None:
+    off = add_endpoint(desk.uow, "off", state="disabled")
+    rule, agent = add_rule(desk.uow, to=[off]), agent_of(desk.uow)
+    desk.match(rule, agent, 40)
+    outbox.sent.clear()
+
+    assert desk.look(rule, agent) == Done("opened")
+
+    (delivery,) = desk.deliveries()
+    assert (delivery.endpoint_id, delivery.state, delivery.error_code) == (off, "dead", OFF)
+    (letter,) = rows(desk.uow, dead_letters)
+    assert (letter.kind, letter.ref_id, letter.endpoint_id) == ("alert", delivery.id, off)
+    assert (letter.reason, letter.attempts, letter.state) == (OFF, 0, "open")
+    assert letter.first_error == letter.last_error == "The endpoint is switched off."
+    assert outbox.sent == []
+    assert desk.look(rule, agent) == Done("nothing")
+    assert len(rows(desk.uow, dead_letters)) == 1
 
 
 def test_looking_again_changes_nothing(desk: Desk) -> None:
