@@ -37,6 +37,7 @@ from tests.fakes import FixedJitter, FrozenClock, NoContext
 
 POLICY = RetryPolicy(schedule_s=(10, 20), max_attempts=3)
 RULES = HealthRules(in_flight=2, threshold=4, pause_s=30, max_pause_s=100, off_after_s=1000, off_after_failures=3)
+TRY_S = 10.0
 BODY = b'{"data": {"title": "It failed"}, "type": "evaluation.failed"}'
 
 DELIVERED = Answer(None, 12, 200, "ok")
@@ -159,7 +160,8 @@ class Post:
 
     def dispatch(self) -> int:
         """The beat."""
-        return dispatch_deliveries(uow=self.uow, rules=self.rules, patience_s=patience_s(self.policy), limit=self.limit)
+        patience = patience_s(self.policy, self.rules, try_s=TRY_S)
+        return dispatch_deliveries(uow=self.uow, rules=self.rules, patience_s=patience, limit=self.limit)
 
     def rescue(self, *, waiting: int = 0) -> Rescued:
         """The sweep."""

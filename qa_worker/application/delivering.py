@@ -193,7 +193,10 @@ class Deliveries(Protocol):
         ...
 
     def bury_hopeless(self, rules: HealthRules, *, patience_s: float, limit: int) -> int:
-        """Give up what waits for endpoints that are off, or that fail and were waited for that long; how many."""
+        """Give up what waits for endpoints that are off, and what has waited that long for ones that fail; how many.
+
+        Of the latter never what was not tried yet, nor what has its next try still before it.
+        """
         ...
 
     def queue_new(self, delivery_ids: Sequence[uuid.UUID], rules: HealthRules, *, limit: int) -> Sequence[uuid.UUID]:

@@ -59,8 +59,9 @@ class SendJobs:
 
     def __init__(self, chosen: Settings, uow: UnitOfWorkFactory, publisher: Publisher) -> None:
         rules, policy, limit = health_rules(chosen), retry_policy(chosen), chosen.alert_in_flight_limit
+        patience = patience_s(policy, rules, try_s=chosen.alert_timeout_s)
         self.dispatch: Callable[[], int] = partial(
-            dispatch_deliveries, uow=uow, rules=rules, patience_s=patience_s(policy), limit=limit
+            dispatch_deliveries, uow=uow, rules=rules, patience_s=patience, limit=limit
         )
         self.rescue: Callable[[], Rescued] = partial(
             rescue_deliveries, uow=uow, resend_after_s=chosen.resend_after_s, waiting=publisher.waiting_alerts

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from qa_worker.domain.breaker import BreakerRules, open_s
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.retry import RetryPolicy
+from qa_worker.domain.retry import RetryPolicy, delay_s
 from qa_worker.domain.work import WorkState, WorkStatus
 
 
@@ -83,10 +83,14 @@ def is_given_up(health: Health, *, rules: HealthRules, now: datetime) -> bool:
     return (now - health.failing_since).total_seconds() >= rules.off_after_s
 
 
-def patience_s(policy: RetryPolicy) -> float:
-    """How long a delivery waits for a paused endpoint at most: as long as all its tries would take."""
-    last = len(policy.schedule_s) - 1
-    return sum(policy.schedule_s[min(attempt, last)] for attempt in range(policy.max_attempts - 1))
+def patience_s(policy: RetryPolicy, rules: HealthRules, *, try_s: float) -> float:
+    """How long a delivery that was tried waits for a failing endpoint: at least as long as all its tries can take.
+
+    That is each wait of the schedule with the most jitter, each try with the `try_s` seconds that it may take, and the
+    longest pause, because the last try may have to wait for its end.
+    """
+    waits = (delay_s(policy, attempt=attempt, jitter=1.0) for attempt in range(1, policy.max_attempts))
+    return sum(waits) + policy.max_attempts * try_s + rules.max_pause_s
 
 
 def why_not_sent(status: WorkStatus, *, now: datetime) -> str:

@@ -16,7 +16,7 @@ from qa_worker.application.delivering import NO_END, OFF
 from qa_worker.application.ports import Rescued
 from qa_worker.domain.outcome import Done
 from tests.conftest import Outbox, UnitsOfWork
-from tests.post import BROKEN, DELIVERED, Post, ScriptedChannel
+from tests.post import BROKEN, BUSY, DELIVERED, Post, ScriptedChannel
 
 pytestmark = pytest.mark.services
 
@@ -113,23 +113,78 @@ def test_what_waits_for_an_endpoint_that_is_off_dies_with_a_letter(post: Post) -
     assert letter.first_error == letter.last_error == "The endpoint is switched off."
 
 
-def test_an_alert_waits_for_a_failing_endpoint_no_longer_than_its_tries_would_take(post: Post) -> None:
-    """Two waits of 10 and 20 s: after 30 s behind a paused endpoint it is a dead letter, though it was tried once."""
-    endpoint = post.endpoint()
-    old, fresh = [*post.alert(endpoint), *post.alert(endpoint)]
-    post.send(old, BROKEN)
-    soon = func.now() + timedelta(seconds=600)
-    post.change(endpoints, consecutive_failures=7, paused_until=soon)
+def _waits_in_vain(post: Post, endpoint: uuid.UUID, *, age_s: float = 167, due_for_s: float = 101) -> uuid.UUID:
+    """A delivery that was tried once, that old, whose next try is due since then; its endpoint is left alone.
+
+    Two waits of 12 and 24 s at most, three tries of 10 s and the longest pause, of 100 s, are a patience of 166 s.
+    """
+    (delivery,) = post.alert(endpoint)
+    post.send(delivery, BROKEN)
     with post.uow.engine.begin() as connection:
-        long_ago = func.now() - timedelta(seconds=31)
-        connection.execute(update(deliveries).where(deliveries.c.id == old).values(created_at=long_ago))
+        born, due = func.now() - timedelta(seconds=age_s), func.now() - timedelta(seconds=due_for_s)
+        row = update(deliveries).where(deliveries.c.id == delivery)
+        connection.execute(row.values(created_at=born, not_before=due))
+    _leave_alone(post)
+    return delivery
+
+
+def _leave_alone(post: Post) -> None:
+    """Every endpoint has failed too often by now."""
+    post.change(endpoints, consecutive_failures=7, paused_until=func.now() + timedelta(seconds=600))
+
+
+def test_an_alert_waits_for_a_failing_endpoint_no_longer_than_its_tries_can_take(post: Post) -> None:
+    endpoint = post.endpoint()
+    old, fresh = _waits_in_vain(post, endpoint), _waits_in_vain(post, endpoint, age_s=165)
 
     assert post.dispatch() == 0
 
-    assert (post.row(old).state, post.row(fresh).state) == ("dead", "queued")
+    assert (post.row(old).state, post.row(fresh).state) == ("dead", "pending")
     (letter,) = post.letters()
     assert (letter.ref_id, letter.reason, letter.attempts) == (old, NO_END, 1)
-    assert letter.first_error == "The receiver answered 500."
+    assert letter.first_error == letter.last_error == "The receiver answered 500."
+
+
+def test_an_alert_is_not_given_up_before_its_last_try_was_due_and_had_its_chance(post: Post) -> None:
+    endpoint = post.endpoint()
+    ahead = _waits_in_vain(post, endpoint, age_s=10_000, due_for_s=-1)
+    behind_a_pause = _waits_in_vain(post, endpoint, age_s=10_000, due_for_s=99)
+
+    post.dispatch()
+
+    assert {post.row(one).state for one in (ahead, behind_a_pause)} == {"pending"}
+    assert post.letters() == []
+
+
+def test_an_alert_that_was_never_tried_waits_until_its_endpoint_works_or_is_switched_off(post: Post) -> None:
+    """Behind others, or as a replay, it may not have had its turn."""
+    endpoint = post.endpoint()
+    (delivery,) = post.alert(endpoint)
+    long_ago = func.now() - timedelta(days=3)
+    post.change(deliveries, created_at=long_ago, not_before=long_ago, lane="backlog")
+    _leave_alone(post)
+
+    post.dispatch()
+
+    assert post.row(delivery).state == "pending"
+    post.change(endpoints, state="disabled")
+    post.dispatch()
+    assert [(letter.ref_id, letter.reason) for letter in post.letters()] == [(delivery, OFF)]
+
+
+def test_what_was_parked_counts_as_tried(post: Post) -> None:
+    """One that asks for time for ever is a failing endpoint like any other."""
+    endpoint = post.endpoint()
+    (delivery,) = post.alert(endpoint)
+    post.send(delivery, BUSY)
+    long_ago = func.now() - timedelta(days=1)
+    post.change(deliveries, created_at=long_ago, not_before=long_ago)
+    _leave_alone(post)
+
+    post.dispatch()
+
+    assert post.row(delivery).attempt == 0
+    assert [(letter.reason, letter.last_error) for letter in post.letters()] == [(NO_END, "Fewer alerts.")]
 
 
 def test_an_old_alert_of_an_endpoint_that_works_is_no_dead_letter(post: Post) -> None:

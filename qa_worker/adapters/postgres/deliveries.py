@@ -107,7 +107,11 @@ class PostgresDeliveries:
         )
         # Only pending ones, which have an index; what is queued has a message, which ends it in the same way.
         pending = deliveries.c.state == WorkState.PENDING.value
-        waited = pending & (deliveries.c.created_at < _NOW - seconds(patience_s))
+        # An attempt that was undone was one, too: the receiver asked for time.
+        tried = deliveries.c.attempt + deliveries.c.park_count > 0
+        # Its next try was due, and no pause can have been the reason why it didn't come.
+        overdue = deliveries.c.not_before < _NOW - seconds(rules.max_pause_s)
+        waited = pending & tried & overdue & (deliveries.c.created_at < _NOW - seconds(patience_s))
         to_off, to_failing = deliveries.c.endpoint_id.in_(off), deliveries.c.endpoint_id.in_(failing)
         return sum(
             bury_waiting(self._connection, which, failure, limit=limit)

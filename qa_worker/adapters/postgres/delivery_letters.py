@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select
+from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -30,8 +30,13 @@ _FIRST_ERRORS = (
 
 
 def bury_waiting(connection: Connection, which: ColumnElement[bool], failure: Failure, *, limit: int) -> int:
-    """Give up at most `limit` of the deliveries that wait, with letters; returns how many."""
-    rows = WorkRows(connection, deliveries).bury_waiting(which, error_values(failure), limit=limit)
+    """Give up at most `limit` of the deliveries that wait, with letters; returns how many.
+
+    The reason is this failure's code; what the last try had come to stays the last error.
+    """
+    before = deliveries.c.error_message
+    values = {**error_values(failure), "error_message": case((before != "", before), else_=failure.message)}
+    rows = WorkRows(connection, deliveries).bury_waiting(which, values, limit=limit)
     write_delivery_letters(connection, rows)
     return len(rows)
 
