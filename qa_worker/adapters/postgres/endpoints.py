@@ -92,6 +92,8 @@ class PostgresEndpoints:
 
     def rotate_secret(self, endpoint_id: uuid.UUID, sealed: bytes, *, overlap_s: float) -> None:
         """See the port."""
+        # Two who rotate at once take turns, or each would miss the other's secret, and it would never expire.
+        self.hold(endpoint_id)
         of_it = endpoint_secrets.c.endpoint_id == endpoint_id
         self._connection.execute(delete(endpoint_secrets).where(of_it, endpoint_secrets.c.expires_at <= _NOW))
         self._connection.execute(
