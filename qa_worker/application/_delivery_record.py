@@ -11,7 +11,7 @@ from qa_worker import messages
 from qa_worker.application._delivery_claim import claim
 from qa_worker.application.alerting import new_alert
 from qa_worker.application.channels import Answer
-from qa_worker.application.delivering import OFF, DeliveryRecord, EndpointRef, Errand, Gate
+from qa_worker.application.delivering import OFF, DeliveryRecord, EndpointRef, Errand
 from qa_worker.application.ports import Clock, Jitter, Records, UnitOfWork
 from qa_worker.domain.alert import AlertEvent, Content, EndpointName, Named, body_of
 from qa_worker.domain.alert_rule import AlertSeverity
@@ -22,7 +22,6 @@ from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 
 # Ours, not the endpoint's.
 _NOT_ITS_FAULT = frozenset({FailureKind.BLOCKED, FailureKind.HELD, FailureKind.ABANDONED})
-_NOTED_EVERY_S = 60.0
 GONE_REASON = "It answered 410: it wants no more alerts."
 
 
@@ -79,16 +78,9 @@ def record(
 def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> None:
     endpoint = errand.address.endpoint
     if answer.failure is None:
-        if _is_news(errand.gate):
-            work.endpoints.succeeded(endpoint.id)
+        work.endpoints.succeeded(endpoint.id)
     elif answer.failure.kind not in _NOT_ITS_FAULT:
         _worse(work, endpoint, answer, answer.failure, recording)
-
-
-def _is_news(gate: Gate) -> bool:
-    """Whether a success changes what is known: each one would write a row that all deliveries to the endpoint share."""
-    last = gate.last_success_at
-    return gate.health != Health() or last is None or (gate.now - last).total_seconds() > _NOTED_EVERY_S
 
 
 def _step(errand: Errand, answer: Answer, recording: Recording, now: datetime) -> Done | RetryAt | Parked | Dead:

@@ -76,7 +76,6 @@ class Gate:
     endpoint_id: uuid.UUID
     active: bool
     health: Health
-    last_success_at: datetime | None
     now: datetime
 
 
@@ -145,7 +144,7 @@ class Endpoints(Protocol):
         ...
 
     def succeeded(self, endpoint_id: uuid.UUID) -> None:
-        """It took an alert: whatever was wrong before is over."""
+        """It took an alert: whatever was wrong is over. A pause that lasts began meanwhile, or was asked for: it holds."""
         ...
 
     def sealed(self) -> Sequence[Address]:

@@ -241,6 +241,45 @@ def test_failures_in_a_row_give_an_endpoint_a_pause_and_then_one_probe(post: Pos
     assert post.dispatch() == 1, "all of its room again"
 
 
+def test_a_success_ends_the_failures_that_came_while_it_was_under_way(post: Post) -> None:
+    endpoint = post.endpoint()
+    slow, failing = [*post.alert(endpoint), *post.alert(endpoint)]
+
+    def meanwhile(_parcel: Parcel) -> None:
+        assert isinstance(post.send(failing, BROKEN), RetryAt)
+        assert post.seen(endpoint).health.consecutive_failures == 1
+
+    assert post.send_with(slow, ScriptedChannel([DELIVERED], on_send=meanwhile)) == Done("delivered")
+
+    health = post.seen(endpoint).health
+    assert (health.consecutive_failures, health.failing_since) == (0, None)
+
+
+def test_a_success_cuts_no_pause_short_that_was_asked_for_meanwhile(post: Post) -> None:
+    endpoint = post.endpoint()
+    slow, held = [*post.alert(endpoint), *post.alert(endpoint)]
+
+    def meanwhile(_parcel: Parcel) -> None:
+        assert isinstance(post.send(held, BUSY), Parked)
+
+    assert post.send_with(slow, ScriptedChannel([DELIVERED], on_send=meanwhile)) == Done("delivered")
+
+    assert post.seen(endpoint).health.paused_at(post.clock.now())
+    assert post.dispatch() == 0
+
+
+def test_a_success_that_is_no_news_writes_nothing_that_others_wait_for(post: Post) -> None:
+    endpoint = post.endpoint()
+    first, second = [*post.alert(endpoint), *post.alert(endpoint)]
+    post.send(first, DELIVERED)
+    noted = post.seen(endpoint).last_success_at
+
+    post.send(second, DELIVERED)
+
+    assert noted is not None
+    assert post.seen(endpoint).last_success_at == noted
+
+
 def test_no_more_than_its_room_is_under_way_to_one_endpoint(post: Post) -> None:
     endpoint = post.endpoint()
     waiting = [post.alert(endpoint)[0] for _ in range(5)]

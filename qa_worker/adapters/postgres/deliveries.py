@@ -56,7 +56,7 @@ class PostgresDeliveries:
         row = self._connection.execute(_GATE, {"delivery": delivery_id}).one_or_none()
         if row is None:
             return None
-        return Gate(row.id, row.state == "active", health_of(row), row.last_success_at, row.now)
+        return Gate(row.id, row.state == "active", health_of(row), row.now)
 
     def status(self, delivery_id: uuid.UUID) -> WorkStatus | None:
         """See the port."""
@@ -208,7 +208,6 @@ _GATE = (
         endpoints.c.failing_since,
         endpoints.c.consecutive_failures,
         endpoints.c.paused_until,
-        endpoints.c.last_success_at,
         _NOW.label("now"),
     )
     .join(deliveries, deliveries.c.endpoint_id == endpoints.c.id)

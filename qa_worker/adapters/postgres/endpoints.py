@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, or_, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
@@ -22,6 +22,7 @@ from qa_worker.domain.endpoint import EndpointKind, Health
 from qa_worker.domain.errors import InvalidInput
 
 _NOW = func.clock_timestamp()
+_NOTED_EVERY_S = 60.0
 _ACTIVE, _DISABLED = "active", "disabled"
 
 
@@ -129,8 +130,7 @@ class PostgresEndpoints:
 
     def succeeded(self, endpoint_id: uuid.UUID) -> None:
         """See the port."""
-        values = {"last_success_at": _NOW, **_health_values(Health())}
-        self._connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(values))
+        self._connection.execute(_SUCCEEDED, {"endpoint": endpoint_id})
 
     def reseal(self, endpoint_id: uuid.UUID, target: bytes, secrets: Sequence[tuple[bytes, bytes]]) -> None:
         """See the port."""
@@ -149,6 +149,18 @@ NEWEST_FIRST = (endpoint_secrets.c.expires_at.desc().nulls_first(), endpoint_sec
 _HEALTH = (endpoints.c.failing_since, endpoints.c.consecutive_failures, endpoints.c.paused_until)
 _ENDPOINT = select(endpoints, workspaces.c.name.label("workspace_name")).join(
     workspaces, workspaces.c.id == endpoints.c.workspace_id
+)
+# A success that is no news writes nothing: all deliveries to an endpoint share its row.
+_NEWS = (
+    endpoints.c.failing_since.is_not(None)
+    | (endpoints.c.consecutive_failures > 0)
+    | endpoints.c.last_success_at.is_(None)
+    | (endpoints.c.last_success_at < _NOW - seconds(_NOTED_EVERY_S))
+)
+_SUCCEEDED = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("endpoint"), _NEWS)
+    .values(last_success_at=_NOW, failing_since=None, consecutive_failures=0)
 )
 
 
