@@ -86,8 +86,10 @@ class Post:
     limit: int = 50
     in_a_row: int = 1
 
-    def endpoint(self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK) -> uuid.UUID:
-        """A new endpoint of the workspace `w`."""
+    def endpoint(
+        self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK, took_s: float | None = 0.1
+    ) -> uuid.UUID:
+        """An endpoint of the workspace `w` that takes so long for a delivery; None is a new one."""
         made = NewEndpoint(
             id=uuid.uuid4(),
             workspace_name="w",
@@ -99,6 +101,8 @@ class Post:
         )
         with self.uow() as work:
             work.endpoints.add(made)
+            if took_s is not None:
+                work.endpoints.took(made.id, took_s, slow_s=self.rules.slow_s)
             work.commit()
         return made.id
 

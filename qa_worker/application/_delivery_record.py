@@ -76,10 +76,12 @@ def record(
 
 
 def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> None:
-    endpoint = errand.address.endpoint
+    endpoint, slow_s = errand.address.endpoint, recording.rules.slow_s
+    took_s = answer.duration_ms / 1000
     if answer.failure is None:
-        work.endpoints.succeeded(endpoint.id)
+        work.endpoints.succeeded(endpoint.id, took_s=took_s, slow_s=slow_s)
     elif answer.failure.kind not in _NOT_ITS_FAULT:
+        work.endpoints.took(endpoint.id, took_s, slow_s=slow_s)
         _worse(work, endpoint, answer, answer.failure, recording)
 
 

@@ -143,8 +143,15 @@ class Endpoints(Protocol):
         """Store how it fares."""
         ...
 
-    def succeeded(self, endpoint_id: uuid.UUID) -> None:
-        """It took an alert: whatever was wrong is over. A pause that lasts began meanwhile, or was asked for: it holds."""
+    def took(self, endpoint_id: uuid.UUID, took_s: float, *, slow_s: float) -> None:
+        """It took so long for a delivery: written where this, or what is known, is more than `slow_s`."""
+        ...
+
+    def succeeded(self, endpoint_id: uuid.UUID, *, took_s: float, slow_s: float) -> None:
+        """It took an alert: whatever was wrong is over. A pause that lasts began meanwhile, or was asked for: it holds.
+
+        What it took is noted as by `took`.
+        """
         ...
 
     def sealed(self) -> Sequence[Address]:
@@ -167,8 +174,12 @@ class Deliveries(Protocol):
         """Where it stands."""
         ...
 
-    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, room: int, lease_s: float) -> Errand | None:
-        """Take it, if it is free and due, and fewer than `room` run to its endpoint. Commit before sending."""
+    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, rules: HealthRules, lease_s: float) -> Errand | None:
+        """Take it, if it is free and due, and fewer run to its endpoint than it has room for. Commit before sending.
+
+        Of a slow one also only where fewer than `slow_in_flight` run to slow ones: about, because two who claim at the
+        same moment for two of them don't wait for each other.
+        """
         ...
 
     def put_back(self, delivery_id: uuid.UUID, *, wait_s: float, reason: str) -> None:
@@ -206,7 +217,10 @@ class Deliveries(Protocol):
         ...
 
     def queue_next(self, endpoint_id: uuid.UUID, rules: HealthRules) -> uuid.UUID | None:
-        """As `queue_new`, for the one that is next at this endpoint: it takes the place of one that ends."""
+        """As `queue_new`, for the one that is next at this endpoint: it takes the place of one that ends.
+
+        None of a slow one, whose place goes to the slow one that has waited longest.
+        """
         ...
 
     def queue_due(self, rules: HealthRules, *, limit: int, batch: int) -> Sequence[uuid.UUID]:

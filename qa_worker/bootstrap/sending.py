@@ -32,6 +32,8 @@ from qa_worker.settings import Settings
 _LEASES = 3
 """A lease lasts this many times what a delivery may take; nobody extends it."""
 _DAY_S = 86_400
+# Half of the slots: there are about four deliveries in flight for each.
+_OF_THE_LIMIT = 8
 
 
 class Channels:
@@ -143,4 +145,5 @@ def health_rules(chosen: Settings) -> HealthRules:
         max_pause_s=chosen.alert_breaker_max_pause_s,
         off_after_s=chosen.endpoint_off_after_days * _DAY_S,
         off_after_failures=chosen.endpoint_off_after_failures,
+        slow_in_flight=max(1, chosen.alert_in_flight_limit // _OF_THE_LIMIT),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,13 +13,16 @@ from sqlalchemy import func, update
 
 from qa_worker import messages
 from qa_worker.adapters.postgres.tables import deliveries, endpoints
-from qa_worker.application.delivering import NO_END, OFF
+from qa_worker.application.channels import Answer, Parcel
+from qa_worker.application.delivering import FULL, NO_END, OFF
 from qa_worker.application.ports import Rescued
-from qa_worker.domain.outcome import Done
+from qa_worker.domain.outcome import Done, Parked
 from tests.conftest import Outbox, UnitsOfWork
-from tests.post import BROKEN, BUSY, DELIVERED, Post, ScriptedChannel
+from tests.post import BROKEN, BUSY, DELIVERED, SLOW, Post, ScriptedChannel
 
 pytestmark = pytest.mark.services
+
+SLOWLY = replace(DELIVERED, duration_ms=9900)
 
 
 @pytest.fixture
@@ -57,6 +61,72 @@ def test_no_more_is_under_way_than_all_workers_together_should_have(post: Post) 
     queued = next(row.id for row in post.rows() if row.state == "queued")
     post.send(queued, DELIVERED)
     assert post.dispatch() == 1
+
+
+def test_a_slow_endpoint_gets_one_at_a_time_and_a_new_one_a_first_one(post: Post, outbox: Outbox) -> None:
+    quick, slow, new = post.endpoint("quick"), post.endpoint("slow", took_s=9.9), post.endpoint("new", took_s=None)
+    for _ in range(4):
+        post.alert(quick, slow, new)
+
+    post.dispatch()
+
+    sent = _sent(outbox)
+    assert Counter(post.row(one).endpoint_id for one in sent) == {quick: 2, slow: 1, new: 1}
+    post.send(next(one for one in sent if post.row(one).endpoint_id == new), DELIVERED)
+    outbox.sent.clear()
+    post.dispatch()
+    assert [post.row(one).endpoint_id for one in _sent(outbox)] == [new], "it is quick: it has room for two by now"
+
+
+def test_slow_endpoints_together_get_no_more_than_their_share(post: Post, outbox: Outbox) -> None:
+    """Eight receivers that answer 200 after 9.9 s used to fill 32 slots, four each."""
+    post.rules = replace(post.rules, slow_in_flight=3)
+    slow = [post.endpoint(f"slow-{number}", took_s=9.9) for number in range(6)]
+    quick = post.endpoint("quick")
+    longest_due = [post.alert(endpoint)[0] for endpoint in slow][:3]
+    for _ in range(2):
+        post.alert(*slow, quick)
+
+    post.dispatch()
+
+    sent = _sent(outbox)
+    assert [one for one in sent if post.row(one).endpoint_id != quick] == longest_due
+    assert len(sent) == 5
+    # The place of one that ends goes to the slow one that has waited longest, and not to its own next.
+    post.send(longest_due[0], SLOWLY)
+    assert outbox.sent == []
+    assert post.dispatch() == 1
+    assert [post.row(one).endpoint_id for one in _sent(outbox)] == [slow[3]]
+
+
+def test_messages_past_the_dispatcher_get_slow_endpoints_no_more_either(post: Post) -> None:
+    post.rules = replace(post.rules, slow_in_flight=1)
+    first, second = post.alert(post.endpoint("one", took_s=9.9), post.endpoint("two", took_s=9.9))
+    refused: list[object] = []
+
+    def meanwhile(_parcel: Parcel) -> None:
+        refused.append(post.send(second, DELIVERED))
+
+    post.send_with(first, ScriptedChannel([SLOWLY], on_send=meanwhile))
+
+    (held,) = refused
+    assert isinstance(held, Parked)
+    assert held.reason == FULL
+    assert post.send(second, DELIVERED) == Done("delivered")
+
+
+def test_an_endpoint_turns_slow_with_one_answer_and_quick_again_with_several(post: Post) -> None:
+    endpoint = post.endpoint()
+
+    def took(answer: Answer) -> float:
+        (delivery,) = post.alert(endpoint)
+        post.make_due()
+        post.send(delivery, answer)
+        return round(post.seen(endpoint).health.took_s or 0, 2)
+
+    assert [took(DELIVERED) for _ in range(2)] == [0.06, 0.06], "where all are quick only news is written"
+    assert took(SLOW) == 5.03, "a timeout holds a slot, too"
+    assert [took(DELIVERED) for _ in range(4)] == [2.52, 1.27, 1.27, 1.27]
 
 
 def test_live_alerts_go_before_replayed_ones(post: Post, outbox: Outbox) -> None:

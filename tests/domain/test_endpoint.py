@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_worker.domain.endpoint import Health, HealthRules, after_failure, is_given_up, patience_s, room, why_not_sent
+from qa_worker.domain.endpoint import (
+    Health,
+    HealthRules,
+    after_failure,
+    is_given_up,
+    is_slow,
+    patience_s,
+    room,
+    why_not_sent,
+)
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.retry import RetryPolicy, delay_s
 from qa_worker.domain.work import WorkState, WorkStatus
@@ -39,9 +48,16 @@ def test_pauses_begin_at_the_threshold_double_and_are_bounded() -> None:
 
 
 def test_an_endpoint_that_failed_too_often_gets_one_probe() -> None:
-    assert room(Health(), RULES) == 4
-    assert room(Health(NOW, 2), RULES) == 4
-    assert room(Health(NOW, 3), RULES) == 1
+    assert room(Health(took_s=0.1), RULES) == 4
+    assert room(Health(NOW, 2, took_s=0.1), RULES) == 4
+    assert room(Health(NOW, 3, took_s=0.1), RULES) == 1
+
+
+def test_a_slow_endpoint_and_one_that_nobody_knows_yet_get_one_at_a_time() -> None:
+    paces = (None, 0.0, 2.0, 2.1, 9.9)
+
+    assert [room(Health(took_s=took_s), RULES) for took_s in paces] == [1, 4, 4, 1, 1]
+    assert [is_slow(Health(took_s=took_s), RULES) for took_s in paces] == [False, False, False, True, True]
 
 
 def test_what_was_under_way_when_the_pause_began_makes_it_no_longer() -> None:

@@ -16,7 +16,7 @@ from qa_worker.adapters.postgres.delivery_letters import (
     error_values,
     write_delivery_letters,
 )
-from qa_worker.adapters.postgres.delivery_turns import QUEUE_NEXT, QUEUEABLE, QUEUEABLE_OF
+from qa_worker.adapters.postgres.delivery_turns import QUEUE_NEXT, QUEUEABLE, QUEUEABLE_OF, SLOW
 from qa_worker.adapters.postgres.endpoints import NEWEST_FIRST, SIGNS, health_of, ref_of
 from qa_worker.adapters.postgres.tables import (
     alerts,
@@ -28,7 +28,7 @@ from qa_worker.adapters.postgres.tables import (
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, seconds
 from qa_worker.application.delivering import NO_END, Address, DeliveryRecord, Errand, Gate
-from qa_worker.domain.endpoint import HealthRules
+from qa_worker.domain.endpoint import HealthRules, is_slow, room
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lease, WorkState, WorkStatus
@@ -62,10 +62,11 @@ class PostgresDeliveries:
         """See the port."""
         return self._work.status(delivery_id)
 
-    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, room: int, lease_s: float) -> Errand | None:
+    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, rules: HealthRules, lease_s: float) -> Errand | None:
         """See the port."""
-        given = {"room": room, "endpoint": gate.endpoint_id}
-        leases = self._work.claim([delivery_id], lease_s=lease_s, only=_CLAIM, **given)
+        given = {**_rules(rules), "room": room(gate.health, rules), "endpoint": gate.endpoint_id}
+        only = _CLAIM_OF_SLOW if is_slow(gate.health, rules) else _CLAIM
+        leases = self._work.claim([delivery_id], lease_s=lease_s, only=only, **given)
         if not leases:
             return None
         row = self._connection.execute(_PARCEL, {"delivery": delivery_id}).one()
@@ -200,7 +201,14 @@ _OTHER = deliveries.alias("other")
 _RUNNING = select(func.count()).where(
     _OTHER.c.state == WorkState.RUNNING.value, _OTHER.c.endpoint_id == bindparam("endpoint")
 )
-_CLAIM = claiming(deliveries, _RUNNING.scalar_subquery() < bindparam("room"))
+_HAS_ROOM = _RUNNING.scalar_subquery() < bindparam("room")
+_RUNNING_TO_SLOW = (
+    select(func.count())
+    .join(endpoints, endpoints.c.id == _OTHER.c.endpoint_id)
+    .where(_OTHER.c.state == WorkState.RUNNING.value, SLOW)
+)
+_CLAIM = claiming(deliveries, _HAS_ROOM)
+_CLAIM_OF_SLOW = claiming(deliveries, _HAS_ROOM, _RUNNING_TO_SLOW.scalar_subquery() < bindparam("slow_room"))
 _GATE = (
     select(
         endpoints.c.id,
@@ -208,6 +216,7 @@ _GATE = (
         endpoints.c.failing_since,
         endpoints.c.consecutive_failures,
         endpoints.c.paused_until,
+        endpoints.c.took_s,
         _NOW.label("now"),
     )
     .join(deliveries, deliveries.c.endpoint_id == endpoints.c.id)
@@ -237,8 +246,13 @@ _PARCEL = (
 )
 
 
-def _rules(rules: HealthRules) -> dict[str, int]:
-    return {"room": rules.in_flight, "threshold": rules.threshold}
+def _rules(rules: HealthRules) -> dict[str, float]:
+    return {
+        "room": rules.in_flight,
+        "threshold": rules.threshold,
+        "slow": rules.slow_s,
+        "slow_room": rules.slow_in_flight,
+    }
 
 
 def _abandoned(row: Row[Any]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ endpoints = Table(
     # Left alone until then: it has failed too often in a row, or asked for it.
     when("paused_until"),
     when("last_success_at"),
+    # About how long it takes for a delivery, in seconds; NULL: none was ever sent. Not kept up while all are quick.
+    Column("took_s", Double, nullable=True),
     created_at(),
     UniqueConstraint("workspace_id", "name"),
     CheckConstraint("kind IN ('webhook', 'slack', 'apprise')", name="kind"),
