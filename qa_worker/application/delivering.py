@@ -33,7 +33,7 @@ class EndpointRef:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint as people see it: of its target only the scheme and the host, of its secrets nothing."""
+    """An endpoint as people see it: of its target only scheme, host and port, of its secrets nothing."""
 
     ref: EndpointRef
     target_hint: str

@@ -54,7 +54,7 @@ def list_(
     workspace: Annotated[str | None, typer.Option(help="Only those of this workspace.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show receivers and how they fare. Of a URL only the scheme and the host are shown."""
+    """Show receivers and how they fare. Of a URL only the scheme, the host and the port are shown."""
     with existing() as client:
         found = client.alerts.endpoints(workspace)
     if as_json:

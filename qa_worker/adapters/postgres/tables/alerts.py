@@ -31,7 +31,7 @@ from qa_worker.adapters.postgres.tables.columns import (
 )
 
 # Alerts: what is watched for, what matched, what was said about it, and to whom. The URL of an endpoint and its secrets
-# are ciphertexts; `target_hint` (scheme and host) is what may be shown.
+# are ciphertexts; `target_hint` (scheme, host, port) is what may be shown.
 endpoints = Table(
     "endpoints",
     metadata,
