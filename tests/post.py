@@ -16,7 +16,7 @@ from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import dead_letters, deliveries, delivery_attempts, endpoints
 from qa_worker.adapters.secrets import FernetVault, new_key
 from qa_worker.adapters.webhooks.signing import new_secret
-from qa_worker.application._delivery_record import Recording
+from qa_worker.application._delivery_record import Recording, SwitchedOff
 from qa_worker.application.alerting import NewAlert
 from qa_worker.application.channels import Answer, Channel, Parcel
 from qa_worker.application.delivering import Endpoint, NewEndpoint
@@ -85,6 +85,7 @@ class Post:
     vault: FernetVault = field(default_factory=lambda: FernetVault([new_key()]))
     limit: int = 50
     in_a_row: int = 1
+    switched_off: list[SwitchedOff] = field(default_factory=list)
 
     def endpoint(
         self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK, took_s: float | None = 0.1
@@ -137,6 +138,7 @@ class Post:
                 rules=self.rules,
                 limit=self.limit,
                 lease_s=60,
+                switched_off=self.switched_off.append,
             ),
             in_a_row=self.in_a_row,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -26,11 +27,22 @@ GONE_REASON = "It answered 410: it wants no more alerts."
 
 
 @dataclass(frozen=True, slots=True)
+class SwitchedOff:
+    """An endpoint was switched off: why, how many others were told of it, how many alerts died with it."""
+
+    endpoint: EndpointRef
+    reason: str
+    told: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """What recording needs.
 
     `limit` is how many deliveries may be under way to all endpoints together. `lease_s` must be longer than any channel
-    takes: it is not extended.
+    takes: it is not extended. `switched_off` is told of each endpoint that was: its workspace may have no other one that
+    could be.
     """
 
     records: Records
@@ -40,6 +52,7 @@ class Recording:
     rules: HealthRules
     limit: int
     lease_s: float
+    switched_off: Callable[[SwitchedOff], None]
 
 
 def record(
@@ -55,12 +68,14 @@ def record(
     now = recording.clock.now()
     step = _step(errand, answer, recording, now)
     taken: list[Errand] = []
+    off: list[SwitchedOff] = []
 
     def write(work: UnitOfWork) -> None:
         taken.clear()
+        off.clear()
         if not _write_step(work, errand, answer, step, now):
             return
-        _note_health(work, errand, answer, recording)
+        off.extend(_note_health(work, errand, answer, recording))
         following = work.deliveries.queue_next(errand.gate.endpoint_id, recording.rules)
         if following is None:
             return
@@ -72,17 +87,21 @@ def record(
             taken.append(claimed)
 
     recording.records.write(write)
+    for one in off:
+        recording.switched_off(one)
     return step, taken[0] if taken else None
 
 
-def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> None:
+def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> Iterable[SwitchedOff]:
+    """Note what this says of the endpoint; that it was switched off for it, where it was."""
     endpoint, slow_s = errand.address.endpoint, recording.rules.slow_s
     took_s = answer.duration_ms / 1000
     if answer.failure is None:
         work.endpoints.succeeded(endpoint.id, took_s=took_s, slow_s=slow_s)
     elif answer.failure.kind not in _NOT_ITS_FAULT:
         work.endpoints.took(endpoint.id, took_s, slow_s=slow_s)
-        _worse(work, endpoint, answer, answer.failure, recording)
+        return _worse(work, endpoint, answer, answer.failure, recording)
+    return ()
 
 
 def _step(errand: Errand, answer: Answer, recording: Recording, now: datetime) -> Done | RetryAt | Parked | Dead:
@@ -114,7 +133,9 @@ def _write_step(
             assert_never(step)
 
 
-def _worse(work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Failure, recording: Recording) -> None:
+def _worse(
+    work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Failure, recording: Recording
+) -> Iterable[SwitchedOff]:
     """The endpoint failed: it may get a pause, or be switched off."""
     before, now = work.endpoints.hold(endpoint.id)
     health = after_failure(
@@ -122,18 +143,21 @@ def _worse(work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Fai
     )
     work.endpoints.save_health(endpoint.id, health)
     if answer.gone:
-        _switch_off(work, endpoint, health, GONE_REASON, recording)
-    elif is_given_up(health, rules=recording.rules, now=now):
+        return _switch_off(work, endpoint, health, GONE_REASON, recording)
+    if is_given_up(health, rules=recording.rules, now=now):
         days = recording.rules.off_after_s / 86_400
         reason = f"It has failed for {days:g} days, {health.consecutive_failures} times in a row: {failure.message}"
-        _switch_off(work, endpoint, health, reason, recording)
+        return _switch_off(work, endpoint, health, reason, recording)
+    return ()
 
 
-def _switch_off(work: UnitOfWork, endpoint: EndpointRef, health: Health, reason: str, recording: Recording) -> None:
+def _switch_off(
+    work: UnitOfWork, endpoint: EndpointRef, health: Health, reason: str, recording: Recording
+) -> Iterable[SwitchedOff]:
     """Nothing more is sent to it, what waits for it becomes dead letters, and the workspace's others are told."""
     current = work.endpoints.get(endpoint.id)
     if current is None or not current.active:
-        return  # another delivery has seen to it
+        return ()  # another delivery has seen to it
     work.endpoints.switch(endpoint.id, on=False, reason=reason)
     dead = work.deliveries.bury_open(endpoint.id, Failure(FailureKind.REJECTED, OFF, "The endpoint was switched off."))
     told = [one.ref.id for one in work.endpoints.all(endpoint.workspace_name) if one.active and one.ref != endpoint]
@@ -152,3 +176,4 @@ def _switch_off(work: UnitOfWork, endpoint: EndpointRef, health: Health, reason:
     raised = work.alerts.raise_alert(alert, told, max_attempts=recording.policy.max_attempts)
     for delivery_id in work.deliveries.queue_new(raised, recording.rules, limit=recording.limit):
         work.nudge(messages.send_alert(delivery_id))
+    return (SwitchedOff(endpoint, reason, told=len(raised), dead=dead),)

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import structlog
+
 from qa_worker.adapters.apprise_channel import AppriseChannel
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.queue.publisher import Publisher
@@ -16,7 +18,7 @@ from qa_worker.adapters.webhooks.channel import WebhookChannel
 from qa_worker.adapters.webhooks.client import Timeouts, WebClient
 from qa_worker.adapters.webhooks.guard import Guard
 from qa_worker.adapters.webhooks.signing import new_secret
-from qa_worker.application._delivery_record import Recording
+from qa_worker.application._delivery_record import Recording, SwitchedOff
 from qa_worker.application.channels import Channel
 from qa_worker.application.dispatch_deliveries import dispatch_deliveries
 from qa_worker.application.manage_endpoints import Managing
@@ -28,6 +30,8 @@ from qa_worker.domain.endpoint import EndpointKind, HealthRules, patience_s
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _LEASES = 3
 """A lease lasts this many times what a delivery may take; nobody extends it."""
@@ -108,7 +112,21 @@ def _sending(chosen: Settings, uow: UnitOfWorkFactory, channels: Channels) -> Se
             rules=health_rules(chosen),
             limit=chosen.alert_in_flight_limit,
             lease_s=lease_s,
+            switched_off=_log_switched_off,
         ),
+    )
+
+
+def _log_switched_off(off: SwitchedOff) -> None:
+    # An error: where its workspace has no other endpoint, this line is all that tells of it by itself.
+    log.error(
+        "endpoint_switched_off",
+        endpoint_id=str(off.endpoint.id),
+        endpoint=off.endpoint.name,
+        workspace=off.endpoint.workspace_name,
+        reason=off.reason,
+        endpoints_told=off.told,
+        dead_letters=off.dead,
     )
 
 

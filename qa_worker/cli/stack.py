@@ -12,6 +12,8 @@ import typer
 from rich.table import Table
 
 from qa_worker import bootstrap
+from qa_worker.application.alert_queries import LetterFigures
+from qa_worker.application.delivering import Endpoint
 from qa_worker.application.limits import Spending
 from qa_worker.application.queries import Backlog
 from qa_worker.cli import render
@@ -81,6 +83,7 @@ def status(
     try:
         backlog, gateway, spending = client.queries.backlog(), client.gateway(), client.spending()
         letters = client.alerts.queries.letter_figures()
+        off = [one for one in client.alerts.endpoints() if not one.active]
     finally:
         client.close()
     if as_json:
@@ -92,16 +95,32 @@ def status(
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
         facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
-        facts |= {"dead_letters": asdict(letters)}
+        facts |= {"dead_letters": asdict(letters), "endpoints_off": [_off_as_dict(one) for one in off]}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
         _show_gateway(gateway)
         _show_budgets(spending)
-        if letters.depth:
-            hours = (letters.oldest_open_s or 0) / 3600
-            results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
+        _show_alerting(letters, off)
     raise typer.Exit(0 if healthy else 1)
+
+
+def _show_alerting(letters: LetterFigures, off: Sequence[Endpoint]) -> None:
+    """What is nowhere else to be seen where nobody can be alerted."""
+    if letters.depth:
+        hours = (letters.oldest_open_s or 0) / 3600
+        results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
+    for one in off:
+        whose = f"{render.plain(one.ref.name)} ({render.plain(one.ref.workspace_name)})"
+        results.print(f"Endpoint {whose} is switched off: {render.plain(one.disabled_reason)}", style="yellow")
+
+
+def _off_as_dict(endpoint: Endpoint) -> dict[str, str]:
+    return {
+        "workspace": endpoint.ref.workspace_name,
+        "name": endpoint.ref.name,
+        "reason": endpoint.disabled_reason,
+    }
 
 
 def _show(running: embedded.RunningStack, backlog: Backlog, *, healthy: bool) -> None:

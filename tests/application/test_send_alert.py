@@ -15,6 +15,7 @@ from qa_worker import messages
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import deliveries, endpoints
 from qa_worker.adapters.secrets import FernetVault, new_key
+from qa_worker.application._delivery_record import GONE_REASON
 from qa_worker.application.channels import Answer, Parcel
 from qa_worker.application.delivering import FULL, OFF, PAUSED
 from qa_worker.application.manage_endpoints import rotate_secret
@@ -209,6 +210,18 @@ def test_an_endpoint_that_failed_for_days_is_switched_off(post: Post) -> None:
     assert not seen.active
     assert "3 times in a row" in seen.disabled_reason
     assert [(letter.ref_id, letter.reason) for letter in post.letters()] == [(delivery, OFF)]
+
+
+def test_a_workspaces_only_endpoint_is_not_switched_off_in_silence(post: Post) -> None:
+    """There is nobody else to be told, so whoever reads the log is."""
+    first, second = post.alert(post.endpoint()) + post.alert(post.endpoint("other"))
+
+    post.send(first, GONE)
+    post.send(second, GONE)
+
+    assert [(one.endpoint.name, one.told) for one in post.switched_off] == [("ops", 1), ("other", 0)]
+    assert post.switched_off[1].reason == GONE_REASON
+    assert post.switched_off[1].dead == 1, "the alert about the first one was waiting for it"
 
 
 def test_failures_in_a_row_give_an_endpoint_a_pause_and_then_one_probe(post: Post, outbox: Outbox) -> None:
