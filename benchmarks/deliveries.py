@@ -64,6 +64,7 @@ CASES = (
     Case("1 of 20 slow", slow=1),
     Case("1 of 20 dead", dead=1),
     Case("3 of 20 slow", slow=3),
+    Case("10 of 20 slow", slow=10),
     Case("at once, all fast", every_s=0),
     Case("at once, 1 of 20 slow", slow=1, every_s=0),
 )

@@ -158,8 +158,8 @@ class Settings(BaseSettings):
     alert_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_ALERT_CONNECT_TIMEOUT_S")
     # The whole exchange, from the name server to the answer's last byte.
     alert_timeout_s: float = Field(default=10.0, gt=0, le=60, validation_alias="QA_ALERT_TIMEOUT_S")
-    # Under way at once: to one endpoint, so that a slow one takes no more slots than that; to all of them, about 4 x
-    # the slots that run.
+    # Under way at once: to one endpoint, so that it takes no more slots than that; to all of them, about 4 x the slots
+    # that run. One that takes longer than 2 s gets one at a time, and all of those an eighth of the limit: half of the slots.
     alert_endpoint_limit: int = Field(default=4, ge=1, validation_alias="QA_ALERT_ENDPOINT_LIMIT")
     alert_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_ALERT_IN_FLIGHT_LIMIT")
     # An endpoint that failed so often in a row is left alone, at first for so long, and tried by one delivery then.

@@ -145,8 +145,9 @@ class Alerts(Protocol):
         ...
 
     def raise_alert(self, alert: NewAlert, endpoints: Sequence[uuid.UUID], *, max_attempts: int) -> Sequence[uuid.UUID]:
-        """Store an alert and a delivery (pending, due now) for each of these endpoints that is active; their ids.
+        """Store an alert and a delivery for each of these endpoints of its workspace; the ids of those to be sent.
 
+        They are pending and due now. The delivery to an endpoint that is switched off is dead at once, with a dead letter.
         An alert that is stored already (the same id) gets no second delivery.
         """
         ...

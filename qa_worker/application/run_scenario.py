@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import assert_never
 
 from qa_worker.application._run_grading import grade_run
-from qa_worker.application._run_record import RunTools, end_run, postpone, tell
+from qa_worker.application._run_record import RunTools, postpone, tell
 from qa_worker.application.playing import SIMULATED, AgentPlayer, AgentReply, CallerPlayer, CallerReply
 from qa_worker.application.running import ClaimedRun, Played, totals
 from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
@@ -35,7 +35,7 @@ from qa_worker.domain.playback import (
     playable,
     replied,
 )
-from qa_worker.domain.run import Completion, RunState, settle
+from qa_worker.domain.run import Completion, RunState
 from qa_worker.domain.transcript import Role, Turn
 from qa_worker.domain.work import WorkState, WorkStatus
 
@@ -88,8 +88,9 @@ class _Conversation:
             players = self._tools.players
             agent, caller = players.agent(self._claimed.context), players.caller(self._claimed.context)
         except QaError as missing:
-            ended = settle(Completion.ERROR, message=str(missing))
-            return end_run(self._claimed, self._rows, ended, self._tools)
+            # Nothing was played, and nothing will be before somebody has seen to it.
+            refused = Failure(FailureKind.REJECTED, "no_player", str(missing))
+            return postpone(self._claimed, self._rows, refused, self._tools)
         try:
             ended_by = self._play(agent, caller)
             self._write()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qa_worker import messages
-from qa_worker.application._run_record import SuiteTools, go_on
+from qa_worker.application._run_record import SuiteTools, go_on, note_failed
 from qa_worker.application.ports import Rescued
 from qa_worker.application.purse import Left
 from qa_worker.application.running import MOST_RUNS, WantedSuite
@@ -92,6 +92,8 @@ def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[
         lost = work.runs.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
         for run_id in lost:
             work.nudge(messages.run_scenario(run_id))
+        for ref in ended:
+            note_failed(work, ref, "could not be measured: its workers died", tools)
         # In one order for everybody, because each locks its suite.
         for suite_run_id in sorted({ref.suite_run_id for ref in ended}):
             go_on(work, suite_run_id, tools)

@@ -68,6 +68,14 @@ class RunRef:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSubject:
+    """What a run is about, as alerts tell it. `agent_id` is None where no call of the agent was ever stored."""
+
+    scenario: str
+    agent_id: uuid.UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedRun:
     """A run that is ours until its lease runs out, with all that happened so far.
 
@@ -101,13 +109,18 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class SuiteEnd:
-    """A suite run whose last run has just ended. `agent_id` is None where no call of the agent was ever stored."""
+    """A suite run whose last run has just ended. `agent_id` is None where no call of the agent was ever stored.
+
+    The last attempt of each repeat counts: `failed` of `counted` that were measured, and `unmeasured`, which say nothing
+    of the agent and were not cancelled.
+    """
 
     id: uuid.UUID
     workspace: WorkspaceId
     state: SuiteState
     failed: int
     counted: int
+    unmeasured: int = 0
     agent_id: uuid.UUID | None = None
 
 
@@ -120,6 +133,10 @@ class Runs(Protocol):
 
     def status(self, run_id: uuid.UUID) -> WorkStatus | None:
         """Where the work stands."""
+        ...
+
+    def subject(self, run_id: uuid.UUID) -> RunSubject:
+        """What it is about."""
         ...
 
     def append(self, lease: Lease, written: Written, played: Played) -> bool:

@@ -14,7 +14,14 @@ from qa_worker import bootstrap
 from qa_worker.application.queries import Backlog
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import home
-from qa_worker.cli.stack_facts import gateway_as_dict, show_budgets, show_gateway, show_waiting
+from qa_worker.cli.stack_facts import (
+    gateway_as_dict,
+    off_as_dict,
+    show_alerting,
+    show_budgets,
+    show_gateway,
+    show_waiting,
+)
 from qa_worker.cli.stack_spec import new_flower, stack_spec
 from qa_worker.embedded import stack as embedded
 
@@ -79,6 +86,7 @@ def status(
     try:
         backlog, gateway, spending = client.to_do(), client.gateway(), client.spending()
         letters = client.alerts.queries.letter_figures()
+        off = [one for one in client.alerts.endpoints() if not one.active]
     finally:
         client.close()
     if as_json:
@@ -90,16 +98,14 @@ def status(
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": backlog.waits_for}
         facts |= gateway_as_dict(gateway)
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
-        facts |= {"dead_letters": asdict(letters)}
+        facts |= {"dead_letters": asdict(letters), "endpoints_off": [off_as_dict(one) for one in off]}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
         show_waiting(backlog.waits_for)
         show_gateway(gateway)
         show_budgets(spending)
-        if letters.depth:
-            hours = (letters.oldest_open_s or 0) / 3600
-            results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
+        show_alerting(letters, off)
     raise typer.Exit(0 if healthy else 1)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from qa_worker import bootstrap
+from qa_worker.application.alert_queries import LetterFigures
+from qa_worker.application.delivering import Endpoint
 from qa_worker.application.limits import Brakes, Spending
 from qa_worker.cli import render
 from qa_worker.cli.console import results
@@ -69,3 +71,22 @@ def show_budgets(spending: Sequence[Spending]) -> None:
             cap = "none" if one.cap is None else render.dollars(one.cap)
             table.add_row(render.plain(one.workspace) or "all", render.dollars(one.spent), cap)
     results.print(table)
+
+
+def show_alerting(letters: LetterFigures, off: Sequence[Endpoint]) -> None:
+    """What is nowhere else to be seen where nobody can be alerted."""
+    if letters.depth:
+        hours = (letters.oldest_open_s or 0) / 3600
+        results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
+    for one in off:
+        whose = f"{render.plain(one.ref.name)} ({render.plain(one.ref.workspace_name)})"
+        results.print(f"Endpoint {whose} is switched off: {render.plain(one.disabled_reason)}", style="yellow")
+
+
+def off_as_dict(endpoint: Endpoint) -> dict[str, str]:
+    """Whose endpoint is switched off, and why."""
+    return {
+        "workspace": endpoint.ref.workspace_name,
+        "name": endpoint.ref.name,
+        "reason": endpoint.disabled_reason,
+    }

@@ -30,6 +30,8 @@ class RunState(StrEnum):
 
 
 MEASURED = frozenset({RunState.PASSED, RunState.FAILED})
+UNMEASURED = frozenset({RunState.ERROR, RunState.INVALID})
+"""Meant to say something of the agent, and do not."""
 FINAL = frozenset(RunState) - {RunState.PENDING, RunState.RUNNING}
 TRANSITIONS: frozenset[tuple[RunState, RunState]] = frozenset(
     {

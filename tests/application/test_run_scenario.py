@@ -370,10 +370,11 @@ def test_without_a_player_the_run_is_an_error_that_says_why(uow: UnitsOfWork) ->
     stage = Stage(uow, FakePlayers(politely, missing="no key for claude"))
     run_id = one_run(stage)
 
-    assert stage.play(run_id) == Done("error")
+    assert stage.play(run_id) == Dead("no_player")
     row = stage.run(run_id)
-    assert (row.state, row.outcome) == ("done", "error")
+    assert (row.state, row.outcome, row.completion) == ("dead", "error", "error")
     assert "no key for claude" in str(row.message)
+    assert stage.letters() == ["no_player"]
     assert stage.suite(row.suite_run_id).state == "done"
 
 

@@ -12,6 +12,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from qa_worker.adapters.postgres.migrate import config
+from qa_worker.embedded.stack import running
 from tests.cli.conftest import Cli, a_record, write
 from tests.e2e.workers import eventually
 
@@ -42,6 +43,7 @@ def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
         assert "running already" in bare("up").out
         _grades_and_shows(bare, tmp_path)
         _is_healthy_with_flower_behind_a_password(bare)
+        _knows_its_own_database_by_url_and_tells_of_an_endpoint_that_is_off(bare)
     finally:
         down = bare("down")
     assert down.code == 0
@@ -92,6 +94,20 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     access = json.loads(file.read_text())
     eventually(lambda: _flower(access["url"]) == 401, what="Flower asks for a password")
     assert _flower(access["url"], user=access["user"], password=access["password"]) == 200
+
+
+def _knows_its_own_database_by_url_and_tells_of_an_endpoint_that_is_off(cli: Cli) -> None:
+    stack = running(Path(json.loads(cli("status", "--json").out)["home"]))
+    assert stack is not None
+    url, own = "https://hooks.example.com/x", stack.database_url.replace("+psycopg2", "")
+
+    added = cli("endpoints", "add", "--url", url, "--name", "ops", DATABASE_URL=own)
+
+    assert added.code == 0, added.err
+    assert cli("endpoints", "disable", "ops").code == 0
+    off = {"workspace": "default", "name": "ops", "reason": "By hand."}
+    assert json.loads(cli("status", "--json").out)["endpoints_off"] == [off]
+    assert "Endpoint ops (default) is switched off: By hand." in " ".join(cli("status").out.split())
 
 
 def test_doctor_names_what_is_wrong_and_the_fix(bare: Cli) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Row,
     Select,
     Uuid,
+    and_,
     bindparam,
     case,
     cast,
@@ -31,6 +32,7 @@ from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
 from qa_worker.adapters.postgres.expenses import Expenses
 from qa_worker.adapters.postgres.plain_json import from_plain
 from qa_worker.adapters.postgres.tables import (
+    agents,
     agents_under_test,
     evaluations,
     run_turns,
@@ -41,7 +43,7 @@ from qa_worker.adapters.postgres.tables import (
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming
 from qa_worker.application.playing import AgentKind, PlayContext, Target
-from qa_worker.application.running import ClaimedRun, Played, RunRef
+from qa_worker.application.running import ClaimedRun, Played, RunRef, RunSubject
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
@@ -75,6 +77,9 @@ RUN_STATE = case(
 )
 """The state of a run as people know it."""
 
+SAME_AGENT = and_(agents.c.workspace_id == agents_under_test.c.workspace_id, agents.c.ref == agents_under_test.c.ref)
+"""Calls and runs of one agent know it by the same name."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Postponed:
@@ -102,6 +107,11 @@ class PostgresRuns:
     def status(self, run_id: uuid.UUID) -> WorkStatus | None:
         """See the port."""
         return self._work.status(run_id)
+
+    def subject(self, run_id: uuid.UUID) -> RunSubject:
+        """See the port."""
+        row = self._connection.execute(_SUBJECT, {"run": run_id}).one()
+        return RunSubject(row.scenario, row.agent_id)
 
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
         """See the port."""
@@ -199,6 +209,14 @@ _CLAIMED = (
     .join(workspaces, workspaces.c.id == runs.c.workspace_id)
     .join(scenarios, scenarios.c.id == runs.c.scenario_id)
     .join(agents_under_test, agents_under_test.c.id == runs.c.agent_under_test_id)
+)
+_SUBJECT = (
+    select(scenarios.c.ref.label("scenario"), agents.c.id.label("agent_id"))
+    .select_from(runs)
+    .join(scenarios, scenarios.c.id == runs.c.scenario_id)
+    .join(agents_under_test, agents_under_test.c.id == runs.c.agent_under_test_id)
+    .outerjoin(agents, SAME_AGENT)
+    .where(runs.c.id == bindparam("run"))
 )
 
 

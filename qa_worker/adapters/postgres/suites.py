@@ -10,19 +10,19 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.plain_json import to_plain
-from qa_worker.adapters.postgres.runs import cancel_where, run_id_of
+from qa_worker.adapters.postgres.runs import SAME_AGENT, cancel_where, run_id_of
 from qa_worker.adapters.postgres.tables import agents, agents_under_test, runs, scenarios, suite_runs
 from qa_worker.adapters.postgres.work import WorkRows
 from qa_worker.application.limits import SPENT
 from qa_worker.application.purse import Left
 from qa_worker.application.running import SuiteEnd, SuiteState, WantedSuite
 from qa_worker.domain.call import WorkspaceId
-from qa_worker.domain.run import MEASURED, RunState
+from qa_worker.domain.run import MEASURED, UNMEASURED, RunState
 from qa_worker.domain.scenario import fingerprint
 from qa_worker.domain.transcript import canonical
 from qa_worker.domain.work import WorkState
@@ -168,6 +168,7 @@ class PostgresSuites:
             state=state,
             failed=outcomes.count(RunState.FAILED.value),
             counted=sum(outcomes.count(state.value) for state in MEASURED),
+            unmeasured=sum(outcomes.count(state.value) for state in UNMEASURED),
             agent_id=self._connection.execute(_agent_of(row.agent_under_test_id)).scalar_one_or_none(),
         )
 
@@ -231,5 +232,4 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int, due: ColumnElement[bool
 
 
 def _agent_of(agent_under_test_id: uuid.UUID) -> Any:
-    same = and_(agents.c.workspace_id == agents_under_test.c.workspace_id, agents.c.ref == agents_under_test.c.ref)
-    return select(agents.c.id).join(agents_under_test, same).where(agents_under_test.c.id == agent_under_test_id)
+    return select(agents.c.id).join(agents_under_test, SAME_AGENT).where(agents_under_test.c.id == agent_under_test_id)
