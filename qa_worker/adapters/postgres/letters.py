@@ -61,7 +61,8 @@ class PostgresDeadLetters:
 
     def count(self, choice: Choice) -> int:
         """See the port."""
-        return int(self._connection.execute(select(func.count()).where(matching(choice))).scalar_one())
+        counted = select(func.count()).select_from(dead_letters).where(matching(choice))
+        return int(self._connection.execute(counted).scalar_one())
 
     def settle(self, letter_id: uuid.UUID, settlement: Settlement) -> OpenLetter | None:
         """See the port."""
