@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qa_worker import messages
@@ -12,12 +12,14 @@ from qa_worker.application.ports import UnitOfWork, UnitOfWorkFactory
 from qa_worker.application.unread_messages import Fault, readable
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
 from qa_worker.domain.endpoint import HealthRules
+from qa_worker.domain.errors import StoreUnavailable
 
 SETTLED = "somebody else has settled it meanwhile"
 _OFF = "its endpoint is switched off: `qa-worker endpoints enable` first"
 _GONE = "its alert is gone, or it was replayed before"
 _ALIVE = "it isn't dead any more"
 _RUNS = "runs can't be replayed yet"
+_NO_BROKER = "it could not be sent, so it stays open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Replaying:
     """What replays need. `max_attempts` is the fresh budget of a delivery.
 
     `delivery_limit` and `in_flight_limit` are how many deliveries and evaluations may be under way at once; `pause` waits
-    for so many seconds.
+    for so many seconds. `send_now` puts messages on their queues, or raises StoreUnavailable.
     """
 
     uow: UnitOfWorkFactory
@@ -34,14 +36,15 @@ class Replaying:
     delivery_limit: int
     in_flight_limit: int
     pause: Callable[[float], None]
+    send_now: Callable[[Sequence[messages.Message]], object]
 
 
 def replay_dead_letters(*, choice: Choice, limit: int, rate: float, by: str, replaying: Replaying) -> Iterator[Replay]:
     """Replay at most `limit` open letters, the oldest first, at most `rate` of them a second; yields what became of each.
 
     A delivery begins anew as another one with the same `webhook-id` and the same bytes; an evaluation is revived; a message
-    is sent again if it can be read by now. What can't be replayed stays open, with the reason in the answer. Two who replay
-    the same letter make one delivery: the second one is refused.
+    is sent again if it can be read by now and the broker takes it. What can't be replayed stays open, with the reason in
+    the answer. Two who replay the same letter make one delivery: the second one is refused.
 
     Raises:
         StoreUnavailable: the database is out of reach. What was replayed by then is, what wasn't is still open.
@@ -94,11 +97,16 @@ def _evaluation(work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> u
     return revived.evaluation_id
 
 
-def _message(work: UnitOfWork, letter: OpenLetter, _replaying: Replaying) -> uuid.UUID | str:
+def _message(_work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> uuid.UUID | str:
     message = readable(letter)
     if isinstance(message, Fault):
         return message.problem
-    work.nudge(message)
+    try:
+        # Before the commit: no row stands behind a message, so what is settled and not sent would be lost for good.
+        # Where the commit fails the message comes twice, which changes nothing.
+        replaying.send_now([message])
+    except StoreUnavailable as away:
+        return f"{_NO_BROKER}: {away}"
     return letter.ref_id
 
 
