@@ -17,7 +17,7 @@ from qa_worker.domain.errors import StoreUnavailable
 SETTLED = "somebody else has settled it meanwhile"
 _OFF = "its endpoint is switched off: `qa-worker endpoints enable` first"
 _GONE = "its alert is gone, or it was replayed before"
-_ALIVE = "it isn't dead any more"
+_ALIVE = "it isn't dead any more, or graded a run: that is replayed by the run's own letter"
 _RUNS = "runs can't be replayed yet"
 _NO_BROKER = "it could not be sent, so it stays open"
 

@@ -17,8 +17,13 @@ from qa_worker.messages import Queue, TaskName
 
 _RETRY = "qa-worker retry"
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-# Asked of the table: what a commit had ended before whose answer was lost may have begun anew by now.
-_DEAD = select(evaluations).where(evaluations.c.id == func.any(_IDS), evaluations.c.state == WorkState.DEAD.value)
+# Asked of the table: what a commit had ended before whose answer was lost may have begun anew by now. The grading of a
+# run has no letter of its own: the run's tells of it, and its replay is what grades again.
+_DEAD = select(evaluations).where(
+    evaluations.c.id == func.any(_IDS),
+    evaluations.c.state == WorkState.DEAD.value,
+    evaluations.c.lane != Lane.RUN.value,
+)
 _FIRST_ERRORS = (
     select(attempts.c.evaluation_id, attempts.c.error_message)
     .ext(distinct_on(attempts.c.evaluation_id))
@@ -42,7 +47,7 @@ _SETTLE = (
 
 
 def write_evaluation_letters(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:
-    """A letter for each of these that is dead."""
+    """A letter for each of these that is dead and no run's."""
     if not evaluation_ids:
         return
     given = {"ids": list(evaluation_ids)}
