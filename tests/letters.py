@@ -73,7 +73,9 @@ def a_message(
 def replaying(uow: UnitsOfWork, **changes: Any) -> Replaying:
     """What replays need, without any pause."""
     given: dict[str, Any] = {"pause": lambda _seconds: None, "max_attempts": 3, "send_now": uow.send, **changes}
-    return Replaying(uow=uow, rules=HealthRules(in_flight=2), delivery_limit=50, in_flight_limit=50, **given)
+    return Replaying(
+        uow=uow, rules=HealthRules(in_flight=2), delivery_limit=50, in_flight_limit=50, run_limit=50, **given
+    )
 
 
 def replay(uow: UnitsOfWork, choice: Choice = EVERYTHING, *, by: str = "ops", limit: int = 100) -> list[Replay]:

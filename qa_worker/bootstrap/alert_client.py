@@ -120,6 +120,7 @@ class AlertClient:
             max_attempts=chosen.alert_max_attempts,
             delivery_limit=chosen.alert_in_flight_limit,
             in_flight_limit=chosen.in_flight_limit,
+            run_limit=chosen.run_in_flight_limit,
             pause=time.sleep,
             send_now=self._publisher.send,
         )

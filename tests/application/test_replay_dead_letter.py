@@ -242,7 +242,7 @@ def test_the_same_message_again_is_the_same_letter_and_counted(uow: UnitsOfWork)
     assert sorted(row.attempts for row in letters(uow)) == [1, 3]
 
 
-def test_a_run_is_refused_and_stays_open(uow: UnitsOfWork) -> None:
+def test_a_run_that_nobody_knows_is_refused_and_stays_open(uow: UnitsOfWork) -> None:
     letter = add_letter(uow, kind="run")
 
     assert next(answer for answer in replay(uow) if isinstance(answer, Refused)).letter_id == letter

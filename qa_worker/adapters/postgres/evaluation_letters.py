@@ -50,10 +50,15 @@ def write_evaluation_letters(connection: Connection, evaluation_ids: Sequence[uu
     """A letter for each of these that is dead and no run's."""
     if not evaluation_ids:
         return
-    given = {"ids": list(evaluation_ids)}
-    first_errors = {row.evaluation_id: row.error_message for row in connection.execute(_FIRST_ERRORS, given)}
-    dead = connection.execute(_DEAD, given).all()
-    write_letters(connection, [_letter(row, first_errors.get(row.id, "")) for row in dead])
+    firsts = first_errors(connection, evaluation_ids)
+    dead = connection.execute(_DEAD, {"ids": list(evaluation_ids)}).all()
+    write_letters(connection, [_letter(row, firsts.get(row.id, "")) for row in dead])
+
+
+def first_errors(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """What went wrong first with each of these, where anything did."""
+    rows = connection.execute(_FIRST_ERRORS, {"ids": list(evaluation_ids)})
+    return {row.evaluation_id: row.error_message for row in rows}
 
 
 def settle_revived(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:

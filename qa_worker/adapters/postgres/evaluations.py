@@ -173,13 +173,13 @@ class PostgresEvaluations:
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
         which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
-        revived = _refs(self._work.revive(_NO_RUNS & which))
+        revived = _refs(self._work.revive(_NO_RUNS & which, UNDECIDED))
         settle_revived(self._connection, [ref.evaluation_id for ref in revived])
         return revived
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
         """See the port."""
-        return next(iter(_refs(self._work.revive(_NO_RUNS & (evaluations.c.id == evaluation_id)))), None)
+        return next(iter(_refs(self._work.revive(_NO_RUNS & (evaluations.c.id == evaluation_id), UNDECIDED))), None)
 
     def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> None:
         """Write the end of an attempt. Nothing is done where this very end was written, by a commit whose answer was lost."""
@@ -266,6 +266,8 @@ class PostgresEvaluations:
         return known
 
 
+UNDECIDED: Mapping[str, Any] = {"verdict": None, "reasons": [], "evaluated_at": None}
+"""What tells of an evaluation's end, where it has none."""
 # Graded by whoever plays the run, and by nobody as a production call.
 _NO_RUNS = evaluations.c.lane != Lane.RUN.value
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
