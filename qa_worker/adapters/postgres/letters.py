@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, literal, select, true, update
@@ -116,7 +118,7 @@ class PostgresDeadLetters:
             update(dead_letters)
             .where(columns.id.in_(select(chosen.c.id)))
             .values(announcement=func.gen_random_uuid())
-            .returning(dead_letters)
+            .returning(dead_letters, _NOW.label("said_at"))
         ).all()
         return [_notice(row) for row in sorted(rows, key=lambda row: row.died_at)]
 
@@ -124,6 +126,21 @@ class PostgresDeadLetters:
         """See the port."""
         if notices:
             self._connection.execute(_ANNOUNCED, [_pair(notice) for notice in notices])
+
+    def restore(self, notices: Sequence[Notice], *, since: datetime) -> int:
+        """See the port."""
+        given = {notice.letter_id: notice for notice in notices if notice.said_at >= since}
+        known = set(
+            self._connection.execute(
+                select(dead_letters.c.id).where(dead_letters.c.id == func.any(list(given)))
+            ).scalars()
+        )
+        # In one order for everybody: sweeps that restore at once wait for each other, but never in a circle.
+        lost = [_restored(given[letter_id]) for letter_id in sorted(given.keys() - known)]
+        if not lost:
+            return 0
+        restored = insert(dead_letters).values(lost).on_conflict_do_nothing().returning(dead_letters.c.id)
+        return len(self._connection.execute(restored).all())
 
     def recall(self, notices: Sequence[Notice]) -> int:
         """See the port."""
@@ -147,6 +164,9 @@ class PostgresDeadLetters:
         return int(self._connection.execute(select(func.count()).where(known)).scalar_one())
 
 
+_OF_BOTH = tuple(
+    one.name for one in fields(Notice) if one.name in dead_letters.c and one.name not in ("announcement", "kind")
+)
 _ANNOUNCED = (
     update(dead_letters)
     .where(dead_letters.c.id == bindparam("letter"), dead_letters.c.announcement == bindparam("current"))
@@ -174,7 +194,25 @@ def matching(choice: Choice) -> ColumnElement[bool]:
 
 
 def _notice(row: Row[Any]) -> Notice:
-    return Notice(row.id, row.announcement, row.kind, row.reason, row.queue)
+    same = {name: getattr(row, name) for name in _OF_BOTH}
+    return Notice(
+        letter_id=row.id, announcement=row.announcement, said_at=row.said_at, kind=LetterKind(row.kind), **same
+    )
+
+
+def _restored(notice: Notice) -> dict[str, Any]:
+    """The row of a letter. A workspace or an endpoint that the database has lost, too, takes no letter along."""
+    workspace = select(workspaces.c.id).where(workspaces.c.id == notice.workspace_id).scalar_subquery()
+    endpoint = select(endpoints.c.id).where(endpoints.c.id == notice.endpoint_id).scalar_subquery()
+    same = {name: getattr(notice, name) for name in _OF_BOTH}
+    return {
+        **same,
+        "id": notice.letter_id,
+        "announcement": notice.announcement,
+        "kind": notice.kind.value,
+        "workspace_id": workspace,
+        "endpoint_id": endpoint,
+    }
 
 
 def _pair(notice: Notice) -> dict[str, uuid.UUID]:
