@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Row, Select, and_, case, func, or_, s
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.engine import store_errors
-from qa_worker.adapters.postgres.letters import matching
+from qa_worker.adapters.postgres.letters import letter_figures, matching
 from qa_worker.adapters.postgres.runs import RUN_STATE
 from qa_worker.adapters.postgres.tables import (
     agents,
@@ -28,7 +28,7 @@ from qa_worker.adapters.postgres.tables import (
     workspaces,
 )
 from qa_worker.application.alert_queries import AlertView, DeliveryView, LetterFigures, LetterView, TryView
-from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
+from qa_worker.domain.dead_letter import Choice, LetterKind
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.work import WorkState
 
@@ -83,24 +83,8 @@ class PostgresAlertQueries:
 
     def letter_figures(self) -> LetterFigures:
         """See the port."""
-        columns = dead_letters.c
-        query = (
-            select(
-                columns.kind,
-                func.count().label("n"),
-                func.count().filter(columns.announced_at.is_(None)).label("unannounced"),
-                func.extract("epoch", func.clock_timestamp() - func.min(columns.died_at)).label("age_s"),
-            )
-            .where(columns.state == LetterState.OPEN.value)
-            .group_by(columns.kind)
-        )
         with store_errors(), self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return LetterFigures(
-            {row.kind: row.n for row in rows},
-            max((float(row.age_s) for row in rows), default=None),
-            sum(row.unannounced for row in rows),
-        )
+            return letter_figures(connection)
 
 
 _ALERTS: Select[Any] = (

@@ -14,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.dead_letters import dying_again
 from qa_worker.adapters.postgres.tables import dead_letters, deliveries, endpoints, workspaces
+from qa_worker.application.alert_queries import LetterFigures
 from qa_worker.application.dead_letters import Notice, OpenLetter, Settlement, UnreadMessage
 from qa_worker.application.unread_messages import payload_of
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
@@ -191,6 +192,27 @@ def matching(choice: Choice) -> ColumnElement[bool]:
         (choice.endpoint, columns.endpoint_id.in_(of_endpoint)),
     )
     return and_(true(), *(condition for given, condition in conditions if given is not None))
+
+
+def letter_figures(connection: Connection, *which: ColumnElement[bool]) -> LetterFigures:
+    """Depth and age of the open letters of which this is true."""
+    columns = dead_letters.c
+    query = (
+        select(
+            columns.kind,
+            func.count().label("n"),
+            func.count().filter(columns.announced_at.is_(None)).label("unannounced"),
+            func.extract("epoch", _NOW - func.min(columns.died_at)).label("age_s"),
+        )
+        .where(_OPEN, *which)
+        .group_by(columns.kind)
+    )
+    rows = connection.execute(query).all()
+    return LetterFigures(
+        {row.kind: row.n for row in rows},
+        max((float(row.age_s) for row in rows), default=None),
+        sum(row.unannounced for row in rows),
+    )
 
 
 def _notice(row: Row[Any]) -> Notice:
