@@ -22,6 +22,7 @@ FULL: dict[str, list[str]] = {
     "scenarios": [],
     "alerts": [],
     "deliveries": [],
+    "kill_alerts": [],
 }
 QUICK: dict[str, list[str]] = {
     "enqueue": ["--calls", "5000"],
@@ -33,6 +34,7 @@ QUICK: dict[str, list[str]] = {
     "scenarios": ["--runs", "64", "--turns", "6", "--processes", "1", "--memory-runs", "200"],
     "alerts": ["--calls", "30"],
     "deliveries": ["--only", "1 of 20 slow"],
+    "kill_alerts": ["--kills", "20"],
 }
 
 
