@@ -1,7 +1,7 @@
 """Every benchmark in turn, each a process of its own: `python -m benchmarks [--quick] [--only NAME ...] [--data PATH]`.
 
-Each prints its table; its JSON is in benchmarks/results/. In full about 25 minutes, most of it the three minutes of each
-case of `limits`; `--quick` takes about 6 and measures less. Nothing else should run meanwhile.
+Each prints its table; its JSON is in benchmarks/results/. In full about 30 minutes, most of it the three minutes of each
+case of `limits`; `--quick` takes about 8 and measures less. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
