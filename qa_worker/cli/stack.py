@@ -92,7 +92,7 @@ def status(
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
         facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
-        facts |= {"dead_letters": asdict(letters)}
+        facts |= {"dead_letters": {"depth": letters.depth, **asdict(letters)}}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
