@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, Table, func, select, update
 
 from qa_worker.adapters.offline.judge import RulesJudge
 from qa_worker.adapters.postgres.records import DirectRecords
@@ -238,6 +238,11 @@ class Stage:
         """The reasons of all dead letters of runs."""
         with self.uow.engine.connect() as connection:
             return list(connection.execute(select(dead_letters.c.reason).where(dead_letters.c.kind == "run")).scalars())
+
+    def change(self, table: Table, **values: object) -> None:
+        """Write to every row of a table."""
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(table).values(values))
 
     def make_due(self) -> None:
         """What waits may be tried now."""

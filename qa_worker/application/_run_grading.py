@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,7 +26,7 @@ from qa_worker.domain.retry import next_step
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import NOT_GRADED, Completion, Ended, RunState, settle
 from qa_worker.domain.verdict import could_not_read, decide
-from qa_worker.domain.work import Lane
+from qa_worker.domain.work import Lane, WorkState
 
 SOURCE = "scenario"
 """Under `source` in the metadata of a run's call: it is no production call, and counts in none of their figures."""
@@ -54,8 +55,8 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
     claimed = _evaluation_of(run, rows, completion, tools)
     if isinstance(claimed, Ended):
         return end_run(run, rows, claimed, tools)
-    if claimed is None:
-        return _not_free(run, rows, tools)
+    if not isinstance(claimed, Claimed):
+        return _not_graded(run, rows, claimed, tools)
     graded = _Graded(
         run,
         rows,
@@ -68,9 +69,9 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
         return _judged(graded, tools)
 
 
-def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | None:
-    """The evaluation of the run's call, stored with it and claimed; None where it isn't free."""
-    found: list[Claimed | Ended | None] = []
+def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | Failure:
+    """The evaluation of the run's call, stored with it and claimed; the failure where it isn't free, or was given up on."""
+    found: list[Claimed | Ended | Failure] = []
 
     def write(work: UnitOfWork) -> None:
         found.append(_stored(work, run, rows, completion, tools))
@@ -81,7 +82,7 @@ def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: R
 
 def _stored(
     work: UnitOfWork, run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools
-) -> Claimed | Ended | None:
+) -> Claimed | Ended | Failure:
     (added,) = work.calls.add_all([_call(run, rows, completion)], workspace_name=run.workspace_name)
     if not isinstance(added, Added):
         return Ended(RunState.ERROR, completion, "a call with this run's id is stored with another content")
@@ -95,7 +96,15 @@ def _stored(
     (evaluation_id,) = work.evaluations.ensure_all(wanted, lane=Lane.RUN, max_attempts=grading.max_attempts)
     work.runs.close(run.lease, completion, call_id=added.key.id, evaluation_id=evaluation_id)
     claimed = work.evaluations.claim([evaluation_id], lease_s=tools.grading.lease_s)
-    return next((one for one in claimed if isinstance(one, Claimed)), None)
+    return next((one for one in claimed if isinstance(one, Claimed)), None) or _why_not(work, evaluation_id)
+
+
+def _why_not(work: UnitOfWork, evaluation_id: uuid.UUID) -> Failure:
+    status = work.evaluations.status(evaluation_id)
+    if status is None or status.state is not WorkState.DEAD:
+        return _HELD
+    # The sweep has given up on it: its workers died over it. Nobody would ever give it back.
+    return Failure(status.error_kind or FailureKind.ABANDONED, status.error_code, status.error_message)
 
 
 def _call(run: ClaimedRun, rows: Rows, completion: Completion) -> Call:
@@ -123,10 +132,12 @@ def _rubric(work: UnitOfWork, run: ClaimedRun, added: Added, tools: RunTools) ->
     return work.rubrics.default_for(added.key.workspace, added.key.agent_id) or tools.grading.grading.rubric
 
 
-def _not_free(run: ClaimedRun, rows: Rows, tools: RunTools) -> Parked:
-    step = Parked(tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S), _HELD.code)
-    tools.settling.write(lambda work: write_wait(work, run, step, _HELD, tools))
-    tell(run, rows, RunState.PENDING, tools)
+def _not_graded(run: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> Parked | Dead:
+    held = failure == _HELD
+    again_at = tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S)
+    step = Parked(again_at, failure.code) if held else Dead(failure.code)
+    tools.settling.write(lambda work: write_wait(work, run, step, failure, tools))
+    tell(run, rows, RunState.PENDING if held else RunState.ERROR, tools)
     return step
 
 

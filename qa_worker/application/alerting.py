@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from qa_worker.application.alert_queries import LetterFigures
 from qa_worker.domain.alert import AlertEvent, Case, Content, Named
 from qa_worker.domain.alert_rule import AlertRule, AlertSeverity, Match
 from qa_worker.domain.call import WorkspaceId
@@ -225,6 +226,10 @@ class Vitals(Protocol):
 
     def new_letters(self, workspace: WorkspaceId, *, since: datetime) -> int:
         """Open dead letters of a workspace that died since then."""
+        ...
+
+    def letter_figures(self, workspace: WorkspaceId) -> LetterFigures:
+        """Depth and age of a workspace's open dead letters."""
         ...
 
     def spend_limited(self, workspace: WorkspaceId) -> bool:

@@ -327,12 +327,13 @@ class Evaluations(Protocol):
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts.
 
-        So do those of calls that are named whose answers could not be read. Their dead letters are settled with it.
+        So do those of calls that are named whose answers could not be read. Their dead letters are settled with it. Those
+        of runs stay as they are: a run is graded by its own replay.
         """
         ...
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
-        """As `revive`, of one evaluation, whose letter the caller settles; None where it isn't dead any more."""
+        """As `revive`, of one evaluation, whose letter the caller settles; None where it isn't dead any more, or is a run's."""
         ...
 
 

@@ -159,6 +159,13 @@ class Runs(Protocol):
         """The same repeat once more, as the next attempt."""
         ...
 
+    def revive(self, run_id: uuid.UUID) -> RunRef | None:
+        """A run that was given up on goes on where it stood, with a fresh budget of attempts, for its grading, too.
+
+        Its letter is settled by the caller, who reopens its suite run. None where it isn't dead, or was cancelled.
+        """
+        ...
+
     def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
         """End the attempts of dead workers: back to pending, or `error` where attempts are used up. (freed, ended)."""
         ...
@@ -196,6 +203,10 @@ class Suites(Protocol):
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:
         """End the suite run where all its runs are over; None where they aren't, or it had ended before."""
+        ...
+
+    def reopen(self, suite_run_id: uuid.UUID) -> bool:
+        """Something of it goes on: it runs again until `complete` ends it anew. False where it was cancelled."""
         ...
 
     def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:

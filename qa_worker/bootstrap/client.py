@@ -80,7 +80,7 @@ class Client:
     @cached_property
     def alerts(self) -> AlertClient:
         """Endpoints, rules, alerts and dead letters."""
-        return AlertClient(self._settings, self._engine, self._uow, secret_keys=self._secret_keys)
+        return AlertClient(self._settings, self._engine, self._uow, self._publisher, secret_keys=self._secret_keys)
 
     @cached_property
     def _grading(self) -> Grading:

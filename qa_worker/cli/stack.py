@@ -98,7 +98,8 @@ def status(
         facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": backlog.waits_for}
         facts |= gateway_as_dict(gateway)
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
-        facts |= {"dead_letters": asdict(letters), "endpoints_off": [off_as_dict(one) for one in off]}
+        facts |= {"dead_letters": {"depth": letters.depth, **asdict(letters)}}
+        facts |= {"endpoints_off": [off_as_dict(one) for one in off]}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
-from qa_worker.adapters.postgres.tables import daily_spending, run_turns
+from qa_worker.adapters.postgres.tables import daily_spending, run_turns, runs
 from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
 from qa_worker.application.purse import Left
 from qa_worker.application.run_scenario import LEASE_LOST
@@ -23,6 +23,7 @@ from qa_worker.domain.transcript import Turn
 from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
+from tests.letters import letters
 from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
 
 pytestmark = pytest.mark.services
@@ -30,6 +31,10 @@ pytestmark = pytest.mark.services
 BUSY = Failure(FailureKind.RATE_LIMITED, "http_429", "The provider's limit.", retry_after_s=7.0)
 BROKEN = Failure(FailureKind.TRANSIENT, "http_500", "The provider broke.")
 REFUSED = Failure(FailureKind.REJECTED, "http_400", "The agent's endpoint refuses the request.")
+
+
+class Killed(BaseException):
+    """The end of a process."""
 
 
 @pytest.fixture
@@ -401,12 +406,45 @@ def test_a_judge_that_refuses_makes_an_error_and_buries_both_rows(stage: Stage) 
     assert stage.run(run_id).outcome == "error"
     (evaluation,) = stage.evaluations()
     assert (evaluation.state, evaluation.verdict) == ("dead", "not_evaluated")
+    assert [(letter.kind, letter.ref_id) for letter in letters(stage.uow)] == [("run", run_id)]
+
+
+def test_the_grading_of_a_run_is_never_revived_as_that_of_a_production_call(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([REFUSED]))
+    stage.play(run_id)
+    (evaluation,) = stage.evaluations()
+
+    with stage.uow() as work:
+        assert work.evaluations.revive_one(evaluation.id) is None
+        assert not work.evaluations.revive([])
+        assert not work.evaluations.revive([evaluation.call_id])
+
+
+def test_a_run_whose_grading_was_given_up_on_is_dead_too(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([Killed()] * 3))
+    stage.change(runs, max_attempts=9)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            stage.play(run_id)
+        stage.expire(run_id)
+        rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+        with stage.uow() as work:
+            work.evaluations.free_expired(limit=10)
+            work.commit()
+        stage.make_due()
+    assert [evaluation.state for evaluation in stage.evaluations()] == ["dead"]
+    assert letters(stage.uow) == []
+
+    assert stage.play(run_id) == Dead("abandoned")
+    assert [(letter.kind, letter.ref_id, letter.reason) for letter in letters(stage.uow)] == [
+        ("run", run_id, "abandoned")
+    ]
+    assert stage.suite(stage.run(run_id).suite_run_id).state == "done"
 
 
 def test_a_worker_that_dies_while_grading_loses_nothing(stage: Stage) -> None:
-    class Killed(BaseException):
-        pass
-
     run_id = one_run(stage)
     stage.judged_by(ScriptedJudge([Killed(), an_assessment()]))
     with pytest.raises(Killed):

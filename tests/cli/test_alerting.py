@@ -18,7 +18,7 @@ from qa_worker.adapters.postgres.tables import alerts, dead_letters, deliveries,
 from qa_worker.domain.call import workspace_id
 from tests.cli.conftest import Cli
 from tests.conftest import UnitsOfWork
-from tests.letters import DIED_AT, add_letter, letters
+from tests.letters import DIED_AT, a_message, add_letter, letters
 from tests.servers.receiver import Receiver, Reply
 
 pytestmark = pytest.mark.services
@@ -242,6 +242,19 @@ def test_letters_are_discarded_with_a_reason(ops: Cli, uow: UnitsOfWork) -> None
     assert "2 dead letters were discarded" in ran.out
     assert sorted(row.state for row in letters(uow)) == ["discarded", "discarded", "open"]
     assert {(row.settled_by, row.note) for row in letters(uow)} == {("ann", "old release"), ("", "")}
+    assert "3 dead letters" in ops("dead-letters", "list", "--all").out
+
+
+def test_a_message_whose_broker_is_away_is_not_replayed(ops: Cli, uow: UnitsOfWork) -> None:
+    with uow() as work:
+        work.dead_letters.add_message(a_message("raise-alerts", rule_id=str(uuid.uuid4())))
+        work.commit()
+
+    ran = ops("dead-letters", "replay", "--all", BROKER_URL="redis://127.0.0.1:1/0")
+
+    assert ran.code == 1
+    assert "could not be sent, so it stays open" in " ".join(ran.err.split())
+    assert [row.state for row in letters(uow)] == ["open"]
 
 
 def test_pages_follow_each_other_without_gaps(ops: Cli, uow: UnitsOfWork) -> None:

@@ -85,6 +85,7 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     assert [(bucket["model"], bucket["meter"]) for bucket in state["buckets"]] == [
         ("claude-haiku-5-5", meter) for meter in meters
     ]
+    assert state["dead_letters"] == {"depth": 0, "open_by_kind": {}, "oldest_open_s": None, "unannounced": 0}
     assert state["budgets_micro_usd"][0] == {"workspace": "", "spent": 0, "cap": None}
     names = {process["name"] for process in state["processes"]}
     assert {"worker-evaluate-call", "worker-maintenance", "beat", "flower"} <= names

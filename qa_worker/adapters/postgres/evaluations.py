@@ -213,10 +213,8 @@ class PostgresEvaluations:
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
-        if call_ids:
-            rows = self._work.revive(evaluations.c.call_id == func.any(list(call_ids)), done=_UNREAD)
-        else:
-            rows = self._work.revive(evaluations.c.id.is_not(None))
+        which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
+        rows = self._work.revive(_NO_RUNS & which, UNDECIDED, done=_UNREAD if call_ids else None)
         revived = _refs(rows)
         ids = [ref.evaluation_id for ref in revived]
         # What proven breaches had given it without the judge is measured anew.
@@ -227,7 +225,7 @@ class PostgresEvaluations:
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
         """See the port."""
-        return next(iter(_refs(self._work.revive(evaluations.c.id == evaluation_id))), None)
+        return next(iter(_refs(self._work.revive(_NO_RUNS & (evaluations.c.id == evaluation_id), UNDECIDED))), None)
 
     def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> None:
         """Write the end of an attempt. Nothing is done where this very end was written, by a commit whose answer was lost."""
@@ -353,12 +351,8 @@ def _asked() -> Select[Any]:
 
 
 _ASKED = _asked()
-# Its answers could not be read. A run that was graded so is over, and nobody would send its evaluation.
-_UNREAD = (
-    (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value)
-    & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
-    & (evaluations.c.lane != Lane.RUN.value)
-)
+# Its answers could not be read.
+_UNREAD = (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value) & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
 # What a batch holds isn't taken from it, however long nobody looked: its answer is paid for, and asked for once. The job
 # that goes on with batches frees what no answer will come for.
 _IN_A_BATCH = (evaluations.c.lane == Lane.BATCH.value) & (
@@ -372,6 +366,19 @@ _IN_A_BATCH = (evaluations.c.lane == Lane.BATCH.value) & (
     )
     .exists()
 )
+UNDECIDED: Mapping[str, Any] = {
+    "verdict": None,
+    "overall": None,
+    "reasons": [],
+    "summary": "",
+    "dropped_quotes": 0,
+    "is_current": False,
+    "evaluated_at": None,
+    "revived_at": func.clock_timestamp(),
+}
+"""What tells of an evaluation's end, where it has none."""
+# Graded by whoever plays the run, and by nobody as a production call.
+_NO_RUNS = evaluations.c.lane != Lane.RUN.value
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)

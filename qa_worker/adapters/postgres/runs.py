@@ -29,11 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
+from qa_worker.adapters.postgres.evaluation_letters import first_errors
+from qa_worker.adapters.postgres.evaluations import UNDECIDED
 from qa_worker.adapters.postgres.expenses import Expenses
 from qa_worker.adapters.postgres.plain_json import from_plain
 from qa_worker.adapters.postgres.tables import (
     agents,
     agents_under_test,
+    calls,
     evaluations,
     run_turns,
     runs,
@@ -53,7 +56,7 @@ from qa_worker.domain.playback import PlayedTurn, Written, played_from_json, pla
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import Completion, Ended, RunState, settle
 from qa_worker.domain.scenario import Scenario
-from qa_worker.domain.work import Lease, WorkState, WorkStatus
+from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 from qa_worker.messages import Queue, TaskName
 
 _NOW = func.clock_timestamp()
@@ -153,7 +156,7 @@ class PostgresRuns:
         state = WorkState.DONE if failure is None else WorkState.DEAD
         self._work.release(lease, {"state": state.value, **_ended(ended), **_error(failure)})
         if failure is not None:
-            self._write_letters([lease.work_id])
+            self._write_letter(lease.work_id)
 
     def again(self, run_id: uuid.UUID) -> None:
         """See the port."""
@@ -192,11 +195,32 @@ class PostgresRuns:
         row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
         return None if row is None else _ref(row)
 
-    def _write_letters(self, run_ids: Sequence[uuid.UUID]) -> None:
-        rows = self._connection.execute(select(runs).where(runs.c.id.in_(run_ids)))
-        write_letters(self._connection, [_letter(row) for row in rows])
+    def revive(self, run_id: uuid.UUID) -> RunRef | None:
+        """See the port."""
+        given_up_on = (runs.c.state == WorkState.DEAD.value) & (runs.c.outcome == RunState.ERROR.value)
+        wanted = given_up_on & runs.c.cancel_requested_at.is_(None)
+        rows = self._work.begin_anew((runs.c.id == run_id) & wanted, _UNENDED)
+        if not rows:
+            return None
+        (row,) = rows
+        free = evaluations.c.state.in_([WorkState.PENDING.value, WorkState.DEAD.value])
+        mine = (evaluations.c.id == row.evaluation_id) & (evaluations.c.lane == Lane.RUN.value)
+        WorkRows(self._connection, evaluations).begin_anew(mine & free, UNDECIDED)
+        return _ref(row)
+
+    def _write_letter(self, run_id: uuid.UUID) -> None:
+        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one()
+        graded = [] if row.evaluation_id is None else [row.evaluation_id]
+        write_letters(self._connection, [_letter(row, first_errors(self._connection, graded))])
 
 
+# What the conversation had come to before its grading died, it has come to still.
+_UNENDED: Mapping[str, Any] = {
+    "outcome": None,
+    "completion": select(calls.c.metadata["completion"].astext).where(calls.c.id == runs.c.call_id).scalar_subquery(),
+    "message": "",
+    "completed_at": None,
+}
 _CLAIMED = (
     select(
         runs,
@@ -344,7 +368,7 @@ def _error(failure: Failure | None) -> Mapping[str, Any]:
     return {"error_kind": failure.kind.value, "error_code": failure.code, "error_message": failure.message}
 
 
-def _letter(row: Row[Any]) -> Letter:
+def _letter(row: Row[Any], firsts: Mapping[uuid.UUID, str]) -> Letter:
     return Letter(
         kind="run",
         ref_id=row.id,
@@ -353,7 +377,8 @@ def _letter(row: Row[Any]) -> Letter:
         task=TaskName.RUN_SCENARIO.value,
         reason=row.error_code,
         attempts=row.attempt,
-        first_error=row.error_message,
+        # Of what went wrong while playing only the last is known.
+        first_error=firsts.get(row.evaluation_id, row.error_message),
         last_error=row.error_message,
         payload={"run_id": str(row.id), "suite_run_id": str(row.suite_run_id)},
     )

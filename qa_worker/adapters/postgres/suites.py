@@ -183,6 +183,14 @@ class PostgresSuites:
         )
         return list(self._connection.execute(last).scalars())
 
+    def reopen(self, suite_run_id: uuid.UUID) -> bool:
+        """See the port."""
+        wanted = (suite_runs.c.id == suite_run_id) & suite_runs.c.cancel_requested_at.is_(None)
+        reopened = self._connection.execute(
+            update(suite_runs).where(wanted).values(state=SuiteState.RUNNING.value, completed_at=None)
+        )
+        return reopened.rowcount == 1
+
     def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:
         """See the port."""
         # One that comes after the end changes nothing.

@@ -6,7 +6,7 @@ All leases are on the database's clock, so that workers with wrong clocks can't 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -288,18 +288,25 @@ class WorkRows:
             update(self._table).where(columns.id.in_(select(chosen.c.id))).values(queued_at=_NOW).returning(self._table)
         ).all()
 
-    def revive(self, which: ColumnElement[bool], *, done: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
-        """Dead, or waiting for an installation to be mended -> pending, due at once, with all attempts before it.
-
-        So are `done` ones that this is true of. What was written about the earlier attempts stays.
-        """
+    def revive(
+        self, which: ColumnElement[bool], unended: Mapping[str, Any], *, done: ColumnElement[bool] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Dead, waiting for an installation to be mended, or `done` and this is true of it -> pending: see `begin_anew`."""
         columns = self._table.c
         blocked = columns.error_kind.in_([FailureKind.BLOCKED.value, FailureKind.SPEND_CAP.value])
         waits = (columns.state == WorkState.PENDING) & blocked
         mended = () if done is None else ((columns.state == WorkState.DONE) & done,)
+        return self.begin_anew(or_(columns.state == WorkState.DEAD, waits, *mended) & which, unended)
+
+    def begin_anew(self, which: ColumnElement[bool], unended: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """What nobody holds -> pending, due at once, with all attempts before it; the rows that were.
+
+        `unended` are this table's columns that tell of an end, without one. What was written about the earlier attempts
+        stays.
+        """
         return self._connection.execute(
             update(self._table)
-            .where(or_(columns.state == WorkState.DEAD, waits, *mended), which)
+            .where(which)
             .values(
                 state=WorkState.PENDING.value,
                 attempt=0,
@@ -309,14 +316,7 @@ class WorkRows:
                 error_kind=None,
                 error_code="",
                 error_message="",
-                verdict=None,
-                overall=None,
-                reasons=[],
-                summary="",
-                dropped_quotes=0,
-                is_current=False,
-                evaluated_at=None,
-                revived_at=_NOW,
+                **unended,
             )
             .returning(self._table)
         ).all()
