@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qa_worker.application.ports import ANY, CallKey, Grading, RubricVersion, UnitOfWork, Wanted
-from qa_worker.domain.call import CallId
+from qa_worker.application.ports import ANY, Asked, CallKey, Grading, RubricVersion, UnitOfWork, Wanted
+from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.outcome import Skipped
 from qa_worker.domain.work import WorkState
 
@@ -32,22 +33,35 @@ def evaluations_of(uow: UnitOfWork, call_ids: Sequence[CallId], *, grading: Grad
 
 
 def to_begin(
-    uow: UnitOfWork, call_id: CallId, evaluation_id: uuid.UUID | None, *, grading: Grading, share: int
-) -> uuid.UUID | Skipped:
-    """The evaluation that a message from outside may begin by itself, made where there is none.
+    uow: UnitOfWork, about: Sequence[tuple[CallId, uuid.UUID | None]], *, grading: Grading, share: int
+) -> Sequence[uuid.UUID | Skipped]:
+    """The evaluations that messages from outside may begin by themselves, made where there are none.
 
     Such messages come in any number and in the order in which they were sent, whatever they stand before. So those of a
     workspace that has `share` live calls under way are put aside as soon as they are read: the dispatcher lets everybody
     take turns.
     """
-    asked = uow.evaluations.asked(call_id, evaluation_id, share=share)
+    found = uow.evaluations.asked(about, share=share)
+    unasked = {asked.key.id: asked.key for asked in found if asked is not None and asked.evaluation_id is None}
+    named = {call_id for call_id, evaluation_id in about if evaluation_id is not None}
+    keys = [key for call_id, key in unasked.items() if call_id not in named]
+    made = dict(zip((key.id for key in keys), admit_all(uow, keys, grading=grading) if keys else (), strict=True))
+    begun: Counter[WorkspaceId] = Counter()
+    return [_begins(asked, made, begun) for asked in found]
+
+
+def _begins(asked: Asked | None, made: Mapping[CallId, uuid.UUID], begun: Counter[WorkspaceId]) -> uuid.UUID | Skipped:
+    """Whether there is room for this one besides what was `begun` for the others, and is not under way yet."""
     if asked is None:
         return Skipped("no such call")
-    if evaluation_id is not None and asked.evaluation_id is None:
+    chosen = asked.evaluation_id or made.get(asked.key.id)
+    if chosen is None:
         return Skipped("no such evaluation")
-    chosen = asked.evaluation_id or admit_all(uow, [asked.key], grading=grading)[0]
-    waits = asked.state in (None, WorkState.PENDING)
-    return Skipped(OVER_SHARE) if waits and not asked.has_room else chosen
+    if asked.state in (None, WorkState.PENDING):
+        if begun[asked.key.workspace] >= asked.room:
+            return Skipped(OVER_SHARE)
+        begun[asked.key.workspace] += 1
+    return chosen
 
 
 def _version(uow: UnitOfWork, call: CallKey, grading: Grading, wanted: Wanted) -> RubricVersion:

@@ -78,13 +78,11 @@ def claim_calls(nudges: Sequence[Nudge], *, tools: Tools) -> Sequence[Claimed | 
     """
     with tools.uow() as work:
         sent = _sent(work, nudges, tools)
-        answers: list[Claimed | Malformed | Skipped] = []
-        for nudge in nudges:
-            # Each is handed out once.
-            taken = sent.pop(nudge.evaluation_id, None) if nudge.evaluation_id else None
-            answers.append(taken or _begun(work, nudge, tools))
+        # Each is handed out once, of two messages to the first.
+        answers = [sent.pop(nudge.evaluation_id, None) if nudge.evaluation_id else None for nudge in nudges]
+        begun = iter(_begun(work, [nudge for nudge, had in zip(nudges, answers, strict=True) if had is None], tools))
         work.commit()
-    return answers
+    return [next(begun) if answer is None else answer for answer in answers]
 
 
 def _sent(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> dict[uuid.UUID, Claimed | Malformed]:
@@ -97,13 +95,20 @@ def _sent(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> dict[uuid.
     return {one.lease.work_id: one for one in taken}
 
 
-def _begun(work: UnitOfWork, nudge: Nudge, tools: Tools) -> Claimed | Malformed | Skipped:
-    """Claim what a message from outside asks for, as far as its workspace's share lets it begin by itself."""
-    chosen = to_begin(work, nudge.call_id, nudge.evaluation_id, grading=tools.grading, share=tools.share)
-    if isinstance(chosen, Skipped):
-        return chosen
-    taken = work.evaluations.claim([chosen], lease_s=tools.lease_s, of_calls=[nudge.call_id])
-    if taken:
-        return taken[0]
-    status = work.evaluations.status(chosen)
+def _begun(work: UnitOfWork, nudges: Sequence[Nudge], tools: Tools) -> list[Claimed | Malformed | Skipped]:
+    """Claim what messages from outside ask for, as far as their workspaces' shares let them begin by themselves."""
+    about = [(nudge.call_id, nudge.evaluation_id) for nudge in nudges]
+    chosen = to_begin(work, about, grading=tools.grading, share=tools.share)
+    wanted = [one for one in chosen if not isinstance(one, Skipped)]
+    of_calls = [nudge.call_id for nudge in nudges]
+    taken = work.evaluations.claim(wanted, lease_s=tools.lease_s, of_calls=of_calls) if wanted else []
+    claimed = {one.lease.work_id: one for one in taken}
+    return [
+        one if isinstance(one, Skipped) else claimed.pop(one) if one in claimed else _not_free(work, one, tools)
+        for one in chosen
+    ]
+
+
+def _not_free(work: UnitOfWork, evaluation_id: uuid.UUID, tools: Tools) -> Skipped:
+    status = work.evaluations.status(evaluation_id)
     return Skipped(why_not_claimed(status, now=tools.clock.now()) if status else "no such evaluation")

@@ -83,13 +83,13 @@ class CallKey:
 class Asked:
     """A stored call that a message is about, and its evaluation where it has one.
 
-    `has_room`: its workspace has less under way of live work than its share.
+    `room`: how much more live work its workspace may begin by itself; none at zero.
     """
 
     key: CallKey
     evaluation_id: uuid.UUID | None
     state: WorkState | None
-    has_room: bool
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +246,8 @@ class Evaluations(Protocol):
         """The evaluation of each call that was asked for last; calls without one are left out."""
         ...
 
-    def asked(self, call_id: CallId, evaluation_id: uuid.UUID | None, *, share: int) -> Asked | None:
-        """The call with this evaluation of it, or the one that was asked for last; None where nobody stored the call."""
+    def asked(self, about: Sequence[tuple[CallId, uuid.UUID | None]], *, share: int) -> Sequence[Asked | None]:
+        """Each of these calls with this evaluation of it, or the one that was asked for last; None: nobody stored the call."""
         ...
 
     def claim(

@@ -401,3 +401,24 @@ def test_a_call_is_graded_by_what_another_thread_claimed_for_it(uow: UnitsOfWork
     outcome = evaluate_call(call_id=bench.accepted.call_id, tools=tools, claim=lambda _: claimed)
 
     assert outcome == Done("pass")
+
+
+def test_of_a_flood_that_comes_together_only_the_workspaces_share_begins(uow: UnitsOfWork) -> None:
+    bench = Bench(uow, a_call("flood-0"))
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=2)
+    grading = a_grading()
+    flood = submit_calls(
+        [a_call(f"flood-{number}") for number in range(1, 5)],
+        workspace_name="w",
+        uow=uow,
+        grading=grading,
+        in_flight_limit=0,
+    )
+    (other,) = submit_calls([a_call("other")], workspace_name="o", uow=uow, grading=grading, in_flight_limit=0)
+    nudges = [Nudge(one.call_id) for one in (*flood, other) if isinstance(one, Accepted)]
+
+    claimed = claim_calls(nudges, tools=tools)
+
+    # One of the workspace was queued before: there is room for one more of it.
+    assert [isinstance(one, Skipped) for one in claimed] == [False, True, True, True, False]
+    assert claimed[1] == Skipped(OVER_SHARE)

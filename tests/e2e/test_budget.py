@@ -28,12 +28,15 @@ def test_who_has_spent_his_budget_waits_alone_and_goes_on_when_it_is_raised(syst
     first, second = (system.submit(*(a_call(f"{turn}-{number}") for number in range(3))) for turn in ("1", "2"))
 
     assert [view.verdict for view in system.done(first)] == ["pass"] * 3
-    eventually(lambda: system.client.to_do().waits_for == {"budget_spent": 5}, what="the others wait for the budget")
+    eventually(
+        lambda: system.client.to_do().waits_for == {"evaluations": {"budget_spent": 5}},
+        what="the others wait for the budget",
+    )
     with system.engine.begin() as connection:
         connection.execute(update(evaluations).values(not_before=func.now()))
     third = system.submit(*(a_call(f"3-{number}") for number in range(3)))
     assert [view.verdict for view in system.done([*second, *third])] == ["pass"] * 6
-    assert system.client.to_do().waits_for == {"budget_spent": 5}
+    assert system.client.to_do().waits_for == {"evaluations": {"budget_spent": 5}}
     with system.engine.connect() as connection:
         assert connection.execute(select(func.max(evaluations.c.park_count))).scalar_one() == 1, "it was sent once"
 

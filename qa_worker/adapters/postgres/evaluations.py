@@ -6,7 +6,21 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Uuid, bindparam, delete, func, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Uuid,
+    bindparam,
+    column,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
@@ -113,14 +127,13 @@ class PostgresEvaluations:
         )
         return {CallId(row.call_id): row.id for row in self._connection.execute(latest)}
 
-    def asked(self, call_id: CallId, evaluation_id: uuid.UUID | None, *, share: int) -> Asked | None:
+    def asked(self, about: Sequence[tuple[CallId, uuid.UUID | None]], *, share: int) -> Sequence[Asked | None]:
         """See the port."""
-        given = {"call_id": call_id, "evaluation_id": evaluation_id, "share": share}
-        row = self._connection.execute(_ASKED, given).one_or_none()
-        if row is None:
-            return None
-        key = CallKey(call_id, WorkspaceId(row.workspace_id), row.agent_id)
-        return Asked(key, row.id, None if row.state is None else WorkState(row.state), row.under_way < share)
+        if not about:
+            return []
+        given = {"call_ids": [one for one, _ in about], "evaluation_ids": [one for _, one in about], "share": share}
+        rows = {row.place: row for row in self._connection.execute(_ASKED, given)}
+        return [_found(rows[place], share) if place in rows else None for place in range(1, len(about) + 1)]
 
     def claim(
         self,
@@ -321,11 +334,17 @@ class PostgresEvaluations:
 
 
 def _asked() -> Select[Any]:
-    """A call, its evaluation, and what its workspace has under way of live work, counted no further than its share."""
-    chosen = bindparam("evaluation_id", type_=Uuid)
+    """Calls, their evaluations, and what each one's workspace has under way of live work, counted no further than its share."""
+    given = [bindparam("call_ids", type_=ARRAY(Uuid)), bindparam("evaluation_ids", type_=ARRAY(Uuid))]
+    about = (
+        func.unnest(*given)
+        .table_valued(column("call_id", Uuid), column("evaluation_id", Uuid), with_ordinality="place")
+        .render_derived(name="about")
+    )
+    named = about.c.evaluation_id
     latest = (
         select(evaluations.c.id, evaluations.c.state)
-        .where(evaluations.c.call_id == calls.c.id, chosen.is_(None) | (evaluations.c.id == chosen))
+        .where(evaluations.c.call_id == calls.c.id, named.is_(None) | (evaluations.c.id == named))
         .order_by(evaluations.c.created_at.desc())
         .limit(1)
         .lateral("latest")
@@ -343,11 +362,20 @@ def _asked() -> Select[Any]:
         .subquery()
     )
     under_way = select(func.count()).select_from(live).scalar_subquery().label("under_way")
-    return (
-        select(calls.c.workspace_id, calls.c.agent_id, latest.c.id, latest.c.state, under_way)
-        .select_from(calls.join(latest, literal(value=True), isouter=True))
-        .where(calls.c.id == bindparam("call_id", type_=Uuid))
-    )
+    return select(
+        about.c.place,
+        calls.c.id.label("call_id"),
+        calls.c.workspace_id,
+        calls.c.agent_id,
+        latest.c.id,
+        latest.c.state,
+        under_way,
+    ).select_from(about.join(calls, calls.c.id == about.c.call_id).join(latest, literal(value=True), isouter=True))
+
+
+def _found(row: Row[Any], share: int) -> Asked:
+    key = CallKey(CallId(row.call_id), WorkspaceId(row.workspace_id), row.agent_id)
+    return Asked(key, row.id, None if row.state is None else WorkState(row.state), share - row.under_way)
 
 
 _ASKED = _asked()
