@@ -36,7 +36,8 @@ class PlayedTurn:
     """One turn of a run: as it was heard, with times in seconds on the run's clock, and what no transcript says.
 
     Of the caller: `told` is how the agent was told of it, `line` and `move` say where it comes from. Of the agent:
-    `unheard` is the rest that the caller cut off; `ends` and `transferred` as the agent's player said.
+    `unheard` is the rest that the caller cut off; `ends` and `transferred` as the agent's player said. `faults` are those
+    of the test, not of the agent: what the caller's player wrote and nobody could play.
     """
 
     turn: Turn
@@ -46,6 +47,7 @@ class PlayedTurn:
     move: int = 0
     ends: bool = False
     transferred: bool = False
+    faults: tuple[str, ...] = ()
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
 
@@ -197,10 +199,17 @@ def moved(rows: Rows, line: Line, move: int, *, live: bool, usage: Usage, cost_m
         told=made.told,
         line=line,
         move=move,
+        faults=_unplayed(line) if move == 0 else (),
         usage=usage,
         cost_micro_usd=cost_micro_usd,
     )
     return written
+
+
+def _unplayed(line: Line) -> tuple[str, ...]:
+    """What the line holds that could not be played, and was not spoken either."""
+    faults = parse_freely(line.text)[1]
+    return tuple(f"{fault.marker} {fault.problem}".strip() for fault in faults if not fault.understood)
 
 
 def _last_words(rows: Rows) -> int | None:
@@ -272,12 +281,15 @@ def played_to_json(row: PlayedTurn) -> dict[str, Any]:
     for name in ("told", "unheard", "move", "ends", "transferred"):
         if value := getattr(row, name):
             stored[name] = value
+    if row.faults:
+        stored["faults"] = list(row.faults)
     return stored
 
 
 def played_from_json(stored: Mapping[str, Any]) -> PlayedTurn:
     """A turn from its stored form."""
     given = {name.name: stored[name.name] for name in fields(PlayedTurn) if name.name in stored}
+    given["faults"] = tuple(stored.get("faults", ()))
     given["turn"] = from_json([stored["turn"]]).turns[0]
     if "line" in stored:
         given["line"] = Line(**stored["line"])

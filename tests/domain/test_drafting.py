@@ -67,7 +67,13 @@ def test_only_codes_that_the_caller_gave_become_facts() -> None:
     assert drafted.facts == {"customer_number": "20518806"}
 
 
-@pytest.mark.parametrize("text", ["I [cough] see", "hello (silence - 3 s) there", "{pause} *hangs up* so", "a < b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("I [cough] see", "hello (silence - 3 s) there", "{pause} *hangs up* so", "a < b", "I 【cough】 see"),
+        *("Yes. silence - 3 seconds", "So — hangs up — well", "Right. [hangs up]"),
+    ],
+)
 def test_what_looks_like_a_marker_in_what_was_said_is_no_marker(text: str) -> None:
     (line,) = draft(a_call(caller(text), agent("Yes?"))).lines
 

@@ -173,7 +173,18 @@ def test_a_line_in_which_nothing_happens_is_not_played(text: str, *, is_playable
         move=st.integers(0, 9),
         ends=st.booleans(),
         transferred=st.booleans(),
+        faults=st.lists(st.text()).map(tuple),
     )
 )
 def test_a_stored_turn_is_the_same_turn(row: PlayedTurn) -> None:
     assert played_from_json(played_to_json(row)) == row
+
+
+def test_what_a_caller_wrote_and_nobody_could_play_is_kept_with_the_turn_once() -> None:
+    text = "Well [sighs], (long pause) wait. [silence - 5 seconds] Goodbye! [hang up]"
+    first = said([], text)
+    second = said(answered(first, "Yes?"), text, move=1)
+
+    assert first[-1].turn.text == "Well wait."
+    assert first[-1].faults == ("[sighs] is not a marker", "(long pause) looks like a marker")
+    assert (second[-1].turn.text, second[-1].faults) == ("Goodbye!", ())

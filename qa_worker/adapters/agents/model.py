@@ -50,9 +50,10 @@ class ModelCaller:
         if isinstance(answer.result, Failure):
             return answer.result
         line = tidied(answer.result.text)
-        understood, _ = parse_freely(line)
+        understood, faults = parse_freely(line)
         if not understood.parts and not understood.hangs_up:
-            message = "The simulated caller said nothing that can be played."
+            said = "".join(f" {fault.marker} {fault.problem}." for fault in faults[:1] if fault.marker)
+            message = f"The simulated caller said nothing that can be played.{said}"
             return Failure(FailureKind.UNREADABLE, "caller_line", message)
         return CallerReply(line, understood.hangs_up, answer.usage, answer.cost_micro_usd)
 
