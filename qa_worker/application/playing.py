@@ -65,9 +65,11 @@ class AgentReply:
     """What the agent does when it has the floor.
 
     turns: agent and tool turns without times, in order: tool calls with their results, then words. None at all is silence.
-    latency_s: from the end of the caller's words to the agent's first one, tools included; virtual or measured.
+    latency_s: from the end of the caller's words to the agent's first one, tools included; virtual or measured. Of a
+    reply without words: to its end.
     ends: the agent hangs up after it. transferred: it has handed the caller over to somebody else.
     cost_micro_usd: None where the price isn't known.
+    ready_s: when each of the turns was there, in seconds from the end of the caller's words; empty where all came at once.
     """
 
     turns: tuple[Turn, ...]
@@ -76,6 +78,7 @@ class AgentReply:
     transferred: bool = False
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
+    ready_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,22 +222,29 @@ def _last_words(rows: Rows) -> int | None:
     return None
 
 
-def replied(rows: Rows, turns: Sequence[Turn], *, latency_s: float, last: PlayedTurn) -> Written:
-    """The agent's turns with times: words `latency_s` after the floor was theirs, tools without, for nobody heard them.
+def replied(
+    rows: Rows, turns: Sequence[Turn], *, latency_s: float, last: PlayedTurn, ready_s: Sequence[float] = ()
+) -> Written:
+    """The agent's turns with times: words when they were there and the words before them had been said.
 
-    `last` gives the last of them what is said of the whole reply; a reply without any turn is a silence of its own.
+    `ready_s` says when each of the turns was there, in seconds since the floor was the agent's; without it all were after
+    `latency_s`. Tools get no times, for nobody heard them; but a reply that ends without words takes its time all the
+    same, which stands with its last turn. `last` gives that one what is said of the whole reply.
     """
-    after_s, wait_s = now_s(rows), latency_s
+    floor_s = after_s = now_s(rows)
+    given = turns or (Turn(Role.AGENT, ""),)
+    ready = [floor_s + seconds for seconds in (ready_s or (latency_s,) * len(given))]
     timed: list[Turn] = []
-    for turn in turns or (Turn(Role.AGENT, ""),):
+    for turn, there_s in zip(given, ready, strict=True):
         if turn.role is Role.AGENT and turn.text.strip():
-            span = agent_span(turn.text, after_s=after_s, latency_s=wait_s)
+            span = agent_span(turn.text, after_s=max(there_s, after_s), latency_s=0.0)
             timed.append(replace(turn, start_s=span.start_s, end_s=span.end_s))
-            after_s, wait_s = span.end_s, 0.0
+            after_s = span.end_s
         else:
             timed.append(turn)
-    if wait_s and not turns:
-        timed[-1] = replace(timed[-1], start_s=after_s + wait_s, end_s=after_s + wait_s)
+    ends_s = round(ready[-1], 3)
+    if not timed[-1].timed and ends_s > after_s:
+        timed[-1] = replace(timed[-1], start_s=ends_s, end_s=ends_s)
     written = {len(rows) + number: PlayedTurn(turn) for number, turn in enumerate(timed)}
     written[len(rows) + len(timed) - 1] = replace(last, turn=timed[-1])
     return written

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.evidence.segments import segments_of
+from qa_worker.domain.evidence.timing import measure
 from qa_worker.domain.playback import (
     AskAgent,
     AskCaller,
@@ -188,3 +191,51 @@ def test_what_a_caller_wrote_and_nobody_could_play_is_kept_with_the_turn_once() 
     assert first[-1].turn.text == "Well wait."
     assert first[-1].faults == ("[sighs] is not a marker", "(long pause) looks like a marker")
     assert (second[-1].turn.text, second[-1].faults) == ("Goodbye!", ())
+
+
+WITH_TOOL = (
+    Turn(Role.AGENT, "One moment, please.", tool_calls=(ToolCall("book", {}, "a"),)),
+    Turn(Role.TOOL, "{}", tool_call_id="a"),
+    Turn(Role.AGENT, "It is booked."),
+)
+
+
+def test_words_after_a_slow_tool_come_when_it_was_there_and_the_gap_is_dead_air() -> None:
+    rows = said([], "Book it.")
+    floor_s = now_s(rows)
+    after = merged(
+        rows, replied(rows, WITH_TOOL, latency_s=1.0, ready_s=(1.0, 9.0, 9.5), last=PlayedTurn(Turn(Role.AGENT, "")))
+    )
+
+    assert [row.turn.start_s for row in after[1:]] == [floor_s + 1.0, None, floor_s + 9.5]
+    segments = segments_of(transcript_of(after))
+    assert segments is not None
+    assert measure(segments, dead_air_s=4.0).dead_air_s == pytest.approx(7.3)
+
+
+def test_a_quick_tool_is_over_before_the_words_are_said() -> None:
+    rows = said([], "Book it.")
+    after = merged(
+        rows, replied(rows, WITH_TOOL, latency_s=1.0, ready_s=(1.0, 1.2, 1.4), last=PlayedTurn(Turn(Role.AGENT, "")))
+    )
+
+    assert after[3].turn.start_s == after[1].turn.end_s
+
+
+@pytest.mark.parametrize("ready_s", [(), (0.5, 30.9)])
+def test_a_reply_of_tools_alone_takes_its_time(ready_s: tuple[float, ...]) -> None:
+    rows = said([], "Book it.")
+    turns = (replace(WITH_TOOL[0], text=""), WITH_TOOL[1])
+    after = merged(rows, replied(rows, turns, latency_s=30.9, ready_s=ready_s, last=PlayedTurn(Turn(Role.AGENT, ""))))
+
+    assert now_s(after) == pytest.approx(now_s(rows) + 30.9)
+    assert [row.turn.timed for row in after] == [True, False, True]
+
+
+def test_a_tool_that_goes_on_after_the_last_word_takes_its_time_too() -> None:
+    rows = said([], "Book it.")
+    after = merged(
+        rows, replied(rows, WITH_TOOL[:2], latency_s=1.0, ready_s=(1.0, 9.0), last=PlayedTurn(Turn(Role.AGENT, "")))
+    )
+
+    assert now_s(after) == pytest.approx(now_s(rows) + 9.0)

@@ -23,19 +23,33 @@ MAX_ROUNDS = 10
 _DEEPEST = 64
 
 
-def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[tuple[Turn, ...], float]:
-    """The tool turns that answer these calls, and how long all of them take on the run's clock.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The tool turn that answers one call, and how long the tool took on the run's clock."""
+
+    turn: Turn
+    took_s: float
+
+
+def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[Answered, ...]:
+    """The answers to these calls, which are made one after the other.
 
     `before` is the run so far: a mock may answer its second call otherwise than its first.
     """
     earlier = [past for turn in before for past in turn.tool_calls]
-    answered, took_s = [], 0.0
+    answered = []
     for call in calls:
         answer = mocks.answer(call, earlier=earlier)
         earlier.append(call)
-        took_s += answer.after_s
-        answered.append(Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error))
-    return tuple(answered), took_s
+        turn = Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error)
+        answered.append(Answered(turn, answer.after_s))
+    return tuple(answered)
+
+
+def first_word_s(turns: Sequence[Turn], ready_s: Sequence[float], *, otherwise: float) -> float:
+    """When the first word of these turns was there; `otherwise` where there is none."""
+    spoken_s = (there_s for turn, there_s in zip(turns, ready_s, strict=True) if turn.role is Role.AGENT and turn.text)
+    return next(spoken_s, otherwise)
 
 
 def close(turns: Sequence[Turn]) -> tuple[bool, bool]:
@@ -102,10 +116,10 @@ class _Reply:
     """One reply while it grows."""
 
     turns: list[Turn] = field(default_factory=list)
+    _ready_s: list[float] = field(default_factory=list)
     _usage: Usage = field(default_factory=Usage)
     _cost: int | None = 0
     _elapsed_s: float = 0.0
-    _first_word_s: float | None = None
 
     def book(self, answer: ChatAnswer) -> None:
         names = (part.name for part in fields(Usage))
@@ -116,20 +130,21 @@ class _Reply:
 
     def speak(self, text: str) -> None:
         if text:
-            self.turns.append(Turn(Role.AGENT, text))
-            self._heard()
+            self._add(Turn(Role.AGENT, text))
 
     def use(self, said: Said, mocks: ToolMocks, *, before: Sequence[Turn]) -> None:
-        if said.text:
-            self._heard()
-        results, took_s = mocked(mocks, said.calls, before=before)
-        self.turns.extend((Turn(Role.AGENT, said.text, tool_calls=said.calls), *results))
-        self._elapsed_s += took_s
+        self._add(Turn(Role.AGENT, said.text, tool_calls=said.calls))
+        for answered in mocked(mocks, said.calls, before=before):
+            self._elapsed_s += answered.took_s
+            self._add(answered.turn)
 
     def done(self) -> AgentReply:
         ends, transferred = close(self.turns)
-        latency_s = self._elapsed_s if self._first_word_s is None else self._first_word_s
-        return AgentReply(tuple(self.turns), latency_s, ends, transferred, self._usage, self._cost)
+        latency_s = first_word_s(self.turns, self._ready_s, otherwise=self._elapsed_s)
+        return AgentReply(
+            tuple(self.turns), latency_s, ends, transferred, self._usage, self._cost, tuple(self._ready_s)
+        )
 
-    def _heard(self) -> None:
-        self._first_word_s = self._elapsed_s if self._first_word_s is None else self._first_word_s
+    def _add(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        self._ready_s.append(self._elapsed_s)

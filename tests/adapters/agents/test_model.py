@@ -115,6 +115,8 @@ def test_slow_tools_delay_the_first_word(agent: ModelAgent, server: MessagesServ
 
     assert slow.latency_s >= 8.0
     assert bridged.latency_s < 8.0
+    assert bridged.ready_s == tuple(sorted(bridged.ready_s))
+    assert bridged.ready_s[-1] >= 8.0
 
 
 def test_a_failing_tool_is_told_as_an_error(agent: ModelAgent, server: MessagesServer) -> None:
