@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qa_worker.domain.folding import words
 from qa_worker.domain.markers import AfterWords, Interruption
@@ -44,6 +44,22 @@ def cut(turn: str, at: Interruption) -> Cut:
     end = tokens[last].end
     rest = turn[end:].strip()
     return Cut(turn[:end].strip(), rest) if words(rest) else Cut(turn.strip(), "")
+
+
+def cut_among(turns: Sequence[str], at: Interruption) -> tuple[int, Cut]:
+    """What an agent said in one go, in several pieces, cut as if it were one turn: which piece, and that piece's cut.
+
+    Words are counted from the first one on. `unheard` holds all that came after the place, of the later pieces too.
+    Where nobody was interrupted it is the last piece, heard to its end. There must be a piece.
+    """
+    found = cut(" ".join(turn.strip() for turn in turns), at)
+    left = len(found.heard)
+    for number, turn in enumerate(turns):
+        length = len(turn.strip())
+        if left <= length:
+            return number, replace(found, heard=turn.strip()[:left])
+        left -= length + 1
+    return len(turns) - 1, found
 
 
 def talks_on(unheard: str, answer: str) -> bool:

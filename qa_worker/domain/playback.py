@@ -11,8 +11,8 @@ from typing import Any
 
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.expectations import goal_reached
-from qa_worker.domain.interruption import cut
-from qa_worker.domain.markers import parse_freely
+from qa_worker.domain.interruption import Cut, cut_among
+from qa_worker.domain.markers import Interruption, parse_freely
 from qa_worker.domain.moves import REACTION_S, Move, Span, agent_span, caller_turn, interrupted, live_wait_s, moves
 from qa_worker.domain.run import Completion
 from qa_worker.domain.scenario import Limits, Play, Scenario
@@ -55,6 +55,11 @@ class PlayedTurn:
     def said(self) -> bool:
         """Whether there is anything of it in a transcript: a background noise, or an agent's silence, is no turn."""
         return bool(self.turn.text.strip() or self.turn.tool_calls) or self.turn.role is Role.TOOL
+
+    @property
+    def said_aloud(self) -> bool:
+        """Whether there are words in it."""
+        return bool(self.turn.text.strip()) and self.turn.role is not Role.TOOL
 
 
 Rows = Sequence[PlayedTurn]
@@ -185,15 +190,10 @@ def moved(rows: Rows, line: Line, move: int, *, live: bool, usage: Usage, cost_m
         made = replace(made, wait_s=live_wait_s(made))
     written: dict[int, PlayedTurn] = {}
     after_s, reaction_s = now_s(rows), REACTION_S
-    place = _last_words(rows)
-    if made.interruption is not None and place is not None:
-        spoken = rows[place].turn
-        found = cut(spoken.text, made.interruption)
-        if found.interrupts:
-            span, after_s = interrupted(Span(spoken.start_s or 0.0, spoken.end_s or 0.0), found)
-            turn = replace(spoken, text=found.history, start_s=span.start_s, end_s=span.end_s)
-            written[place] = replace(rows[place], turn=turn, unheard=found.unheard)
-            reaction_s = 0.0
+    found = _cut(rows, made.interruption)
+    if found is not None:
+        written, after_s = found
+        reaction_s = 0.0
     written[len(rows)] = PlayedTurn(
         caller_turn(made, after_s=after_s, reaction_s=reaction_s),
         told=made.told,
@@ -212,14 +212,36 @@ def _unplayed(line: Line) -> tuple[str, ...]:
     return tuple(f"{fault.marker} {fault.problem}".strip() for fault in faults if not fault.understood)
 
 
-def _last_words(rows: Rows) -> int | None:
-    """The agent's words that the caller can interrupt: the last ones, after the caller's own."""
-    for place in range(len(rows) - 1, -1, -1):
-        if rows[place].turn.role is Role.CALLER:
-            return None
-        if rows[place].turn.role is Role.AGENT and rows[place].turn.text.strip():
-            return place
-    return None
+def _cut(rows: Rows, at: Interruption | None) -> tuple[dict[int, PlayedTurn], float] | None:
+    """The agent's rows that are heard otherwise when the caller interrupts, and when that is; None where nobody does.
+
+    What the agent was to say later is dropped. The tools that it had called by then stay: they were used.
+    """
+    places = _spoken_last(rows)
+    if at is None or not places:
+        return None
+    number, found = cut_among([rows[place].turn.text for place in places], at)
+    if not found.interrupts:
+        return None
+    here = places[number]
+    spoken = rows[here].turn
+    own = Cut(found.heard, spoken.text.strip()[len(found.heard) :].strip())
+    span, begins_s = interrupted(Span(spoken.start_s or 0.0, spoken.end_s or 0.0), own)
+    turn = replace(spoken, text=found.history, start_s=span.start_s, end_s=span.end_s)
+    written = {here: replace(rows[here], turn=turn, unheard=found.unheard)}
+    for place in range(here + 1, len(rows)):
+        later = rows[place]
+        text = later.turn.text if later.turn.role is Role.TOOL else ""
+        written[place] = replace(later, turn=replace(later.turn, text=text, start_s=None, end_s=None))
+    return written, begins_s
+
+
+def _spoken_last(rows: Rows) -> list[int]:
+    """Where the agent has spoken since the caller did."""
+    began = max((place for place, row in enumerate(rows) if row.turn.role is Role.CALLER), default=-1) + 1
+    return [
+        place for place in range(began, len(rows)) if rows[place].turn.role is Role.AGENT and rows[place].said_aloud
+    ]
 
 
 def replied(

@@ -239,3 +239,50 @@ def test_a_tool_that_goes_on_after_the_last_word_takes_its_time_too() -> None:
     )
 
     assert now_s(after) == pytest.approx(now_s(rows) + 9.0)
+
+
+def with_a_tool(rows: Sequence[PlayedTurn]) -> list[PlayedTurn]:
+    """The agent says something, looks it up, and says what it found."""
+    turns = (
+        Turn(Role.AGENT, "Please hold the line while I look that up.", tool_calls=(ToolCall("find", {}, "a"),)),
+        Turn(Role.TOOL, "{}", tool_call_id="a"),
+        Turn(Role.AGENT, "Your total is forty pounds."),
+    )
+    last = PlayedTurn(Turn(Role.AGENT, ""))
+    return merged(rows, replied(rows, turns, latency_s=1.0, ready_s=(1.0, 20.0, 21.0), last=last))
+
+
+def test_words_before_a_tool_call_can_be_interrupted_and_what_came_later_was_never_heard() -> None:
+    rows = with_a_tool(said([], "How much is it?"))
+    cut = said(rows, '[interrupts after "hold the line"] Wait!', number=1)
+
+    assert [turn.text for turn in transcript_of(cut)] == [
+        "How much is it?",
+        "Please hold the line [cut off by the caller]",
+        "{}",
+        "Wait!",
+    ]
+    assert [call.name for call in transcript_of(cut).turns[1].tool_calls] == ["find"]
+    assert unheard_of(cut) == {1: "while I look that up. Your total is forty pounds."}
+    assert cut[-1].turn.start_s == pytest.approx((rows[1].turn.start_s or 0.0) + 4 * 0.4)
+    assert now_s(cut) == (cut[1].turn.end_s or 0.0) < (rows[3].turn.start_s or 0.0)
+
+
+@pytest.mark.parametrize(
+    ("at", "heard"),
+    [
+        ("after 11 words", ["Please hold the line while I look that up.", "Your total [cut off by the caller]"]),
+        ('after "your total"', ["Please hold the line while I look that up.", "Your total [cut off by the caller]"]),
+        ("after 9 words", ["Please hold the line while I look that up. [cut off by the caller]"]),
+    ],
+)
+def test_words_count_from_the_first_one_that_the_agent_says_in_its_turn(at: str, heard: list[str]) -> None:
+    cut = said(with_a_tool(said([], "How much is it?")), f"[interrupts {at}] Wait!", number=1)
+
+    assert [turn.text for _, turn in transcript_of(cut).spoken() if turn.role is Role.AGENT] == heard
+
+
+def test_an_interruption_after_the_last_word_cuts_nothing() -> None:
+    rows = with_a_tool(said([], "How much is it?"))
+
+    assert said(rows, "[interrupts after 14 words] Wait!", number=1)[:-1] == rows
