@@ -12,7 +12,7 @@ from typing import Any
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.expectations import goal_reached
 from qa_worker.domain.interruption import Cut, cut_among
-from qa_worker.domain.markers import Interruption, parse_freely
+from qa_worker.domain.markers import AfterWords, Interruption, parse_freely
 from qa_worker.domain.moves import REACTION_S, Move, Span, agent_span, caller_turn, interrupted, live_wait_s, moves
 from qa_worker.domain.run import Completion
 from qa_worker.domain.scenario import Limits, Play, Scenario
@@ -199,7 +199,7 @@ def moved(rows: Rows, line: Line, move: int, *, live: bool, usage: Usage, cost_m
         told=made.told,
         line=line,
         move=move,
-        faults=_unplayed(line) if move == 0 else (),
+        faults=(*(_unplayed(line) if move == 0 else ()), *_not_interrupted(made.interruption, found)),
         usage=usage,
         cost_micro_usd=cost_micro_usd,
     )
@@ -210,6 +210,15 @@ def _unplayed(line: Line) -> tuple[str, ...]:
     """What the line holds that could not be played, and was not spoken either."""
     faults = parse_freely(line.text)[1]
     return tuple(f"{fault.marker} {fault.problem}".strip() for fault in faults if not fault.understood)
+
+
+def _not_interrupted(at: Interruption | None, found: object) -> tuple[str, ...]:
+    """That nobody was interrupted although the caller was to do it, so that this was not tested."""
+    if at is None or found is not None:
+        return ()
+    if isinstance(at, AfterWords):
+        return (f"nobody was interrupted: the agent's turn was over before {at.count} words and more",)
+    return (f'nobody was interrupted: the agent did not say "{at.phrase}" with more to come',)
 
 
 def _cut(rows: Rows, at: Interruption | None) -> tuple[dict[int, PlayedTurn], float] | None:

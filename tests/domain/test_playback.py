@@ -286,3 +286,17 @@ def test_an_interruption_after_the_last_word_cuts_nothing() -> None:
     rows = with_a_tool(said([], "How much is it?"))
 
     assert said(rows, "[interrupts after 14 words] Wait!", number=1)[:-1] == rows
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        ("after 14 words", "nobody was interrupted: the agent's turn was over before 14 words and more"),
+        ('after "refund"', 'nobody was interrupted: the agent did not say "refund" with more to come'),
+    ],
+)
+def test_an_interruption_that_did_not_happen_is_a_fault_of_the_test(at: str, why: str) -> None:
+    rows = with_a_tool(said([], "How much is it?"))
+
+    assert said(rows, f"[interrupts {at}] Wait!", number=1)[-1].faults == (why,)
+    assert said(rows, "[interrupts after 2 words] Wait!", number=1)[-1].faults == ()
