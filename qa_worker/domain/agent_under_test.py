@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from qa_worker.domain.folding import contains, words
 from qa_worker.domain.mocks import ToolMocks
 from qa_worker.domain.scenario import Scenario
 from qa_worker.domain.transcript import ToolCall
+
+# A caller who hesitates says the same.
+_SILENT = re.compile(r"\[the caller was silent for [\d.]+ seconds\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +42,10 @@ class Script:
 
     def reply(self, caller_turns: Sequence[str]) -> Reply:
         """The answer to the last of these turns of the caller. The same turns get the same answer, in any process."""
-        first = words(caller_turns[0]) if caller_turns else ""
+        first = caller_turns[0] if caller_turns else ""
+        forms = (words(first), words(_SILENT.sub(" ", first)))
         for conversation in self.conversations:
-            if any(contains(first, words(phrase)) for phrase in conversation.begins):
+            if any(contains(form, words(phrase)) for phrase in conversation.begins for form in forms):
                 place = len(caller_turns) - 1
                 return conversation.replies[place] if place < len(conversation.replies) else self.otherwise
         return self.otherwise

@@ -13,7 +13,17 @@ from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.expectations import goal_reached
 from qa_worker.domain.interruption import Cut, cut_among
 from qa_worker.domain.markers import AfterWords, Interruption, parse_freely
-from qa_worker.domain.moves import REACTION_S, Move, Span, agent_span, caller_turn, interrupted, live_wait_s, moves
+from qa_worker.domain.moves import (
+    REACTION_S,
+    Move,
+    Span,
+    agent_span,
+    caller_turn,
+    interrupted,
+    live_pause_s,
+    live_wait_s,
+    moves,
+)
 from qa_worker.domain.run import Completion
 from qa_worker.domain.scenario import Limits, Play, Scenario
 from qa_worker.domain.transcript import Role, Transcript, Turn, from_json, to_json
@@ -173,8 +183,8 @@ def now_s(rows: Rows) -> float:
 
 
 def pause_s(line: Line, move: int, *, live: bool) -> float:
-    """How long to keep silent in real time before this move: not at all towards a simulated agent."""
-    return live_wait_s(moves_of(line)[move]) if live else 0.0
+    """How long to keep silent in real time for this move: not at all towards a simulated agent."""
+    return live_pause_s(moves_of(line)[move]) if live else 0.0
 
 
 def greeted(text: str) -> Written:

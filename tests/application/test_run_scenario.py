@@ -113,6 +113,17 @@ def test_silence_is_time_on_the_clock_and_the_agent_is_told_of_it(stage: Stage) 
     assert stage.run(run_id).completion == "caller_hung_up"
 
 
+def test_a_short_silence_is_told_and_waited_for_towards_a_live_agent(stage: Stage) -> None:
+    run_id = one_run(stage, "Yes. [silence - 2 seconds]", "No [silence - 1 seconds] bye.", kind=AgentKind.HTTP)
+    stage.play(run_id)
+
+    assert stage.slept == [2.0, 1.0]
+    assert [text for _, text in stage.players.asked] == [
+        "Yes. [the caller was silent for 2 seconds]",
+        "No [the caller was silent for 1 seconds] bye.",
+    ]
+
+
 def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:
     run_id = one_run(stage, "Hello.", "[silence - 45 seconds] Still there?", kind=AgentKind.HTTP)
     stage.play(run_id)

@@ -17,6 +17,7 @@ SCRIPT = Script(
 def test_the_first_turn_of_the_caller_chooses_the_conversation() -> None:
     assert SCRIPT.reply(["A TABLE for two, please!"]).text == "When?"
     assert SCRIPT.reply(["I want to book."]).text == "For how many?"
+    assert SCRIPT.reply(["A table [the caller was silent for 2 seconds] for two."]).text == "When?"
     assert SCRIPT.reply(["A table for two, please!", "Something about a book"]).text == "Booked."
 
 
