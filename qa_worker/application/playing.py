@@ -69,6 +69,7 @@ class AgentReply:
     reply without words: to its end.
     ends: the agent hangs up after it. transferred: it has handed the caller over to somebody else.
     cost_micro_usd: None where the price isn't known.
+    faults: what of it is a fault of the test, by the turn that shows it.
     ready_s: when each of the turns was there, in seconds from the end of the caller's words; empty where all came at once.
     """
 
@@ -79,6 +80,7 @@ class AgentReply:
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
     ready_s: tuple[float, ...] = ()
+    faults: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

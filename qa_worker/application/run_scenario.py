@@ -163,7 +163,14 @@ class _Conversation:
         reply = agent.reply(self._claimed.context, history, told)
         if isinstance(reply, Failure):
             return reply
-        return replied(self._rows, reply.turns, latency_s=reply.latency_s, ready_s=reply.ready_s, last=_of_reply(reply))
+        return replied(
+            self._rows,
+            reply.turns,
+            latency_s=reply.latency_s,
+            ready_s=reply.ready_s,
+            faults=reply.faults,
+            last=_of_reply(reply),
+        )
 
     def _write(self) -> None:
         """Store what happened, in a transaction of its own, while the lease is ours; and look whether to stop."""

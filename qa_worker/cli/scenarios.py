@@ -16,7 +16,7 @@ from qa_worker.application.running import WantedSuite
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing, existing_or_temporary
 from qa_worker.cli.render import plain
-from qa_worker.cli.scenario_files import misfits, read_scenarios
+from qa_worker.cli.scenario_files import misfits, read_scenarios, unanswered
 from qa_worker.cli.scenario_render import recent_table
 from qa_worker.cli.scenario_results import as_uuid, find_suite_run, result_of, tell, tell_comparison, watched
 from qa_worker.domain.agent_under_test import AgentUnderTest
@@ -48,9 +48,12 @@ def validate(
     ] = None,
 ) -> None:
     """Check scenario files. Every fault is told with its file, line, field and fix; exit 2 where there is any."""
-    agents = [bootstrap.read_agent(file)[0] for file in agent or ()]
+    agents = [(file, *bootstrap.read_agent(file)) for file in agent or ()]
     found = read_scenarios(paths)
-    _refuse((*found.faults, *(misfits(found.scenarios, agents) if agents else ())))
+    under_test = [one for _, one, _ in agents]
+    _refuse((*found.faults, *(misfits(found.scenarios, under_test) if agents else ())))
+    for warning in (text for one in agents for text in unanswered(*one)):
+        errors.print(f"[yellow]warning[/yellow] {plain(warning)}", highlight=False, soft_wrap=True)
     results.print(f"{len(found.scenarios)} of {found.files} scenario files are good")
 
 

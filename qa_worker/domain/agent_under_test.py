@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qa_worker.domain.call import Agent
+from qa_worker.domain.call_control import controls
 from qa_worker.domain.folding import contains, words
-from qa_worker.domain.mocks import ToolMocks
+from qa_worker.domain.mocks import MockAnswer, ToolMocks
 from qa_worker.domain.scenario import Scenario
 from qa_worker.domain.transcript import ToolCall
 
@@ -62,6 +63,18 @@ class AgentUnderTest:
     greeting: str = ""
     mocks: ToolMocks = field(default_factory=ToolMocks)
     script: Script | None = None
+
+    @property
+    def unmocked(self) -> tuple[str, ...]:
+        """The tools that answer nothing: a call of one is an error, and a fault of the test."""
+        names = (tool.name for tool in self.agent.tools)
+        return tuple(name for name in names if not self.mocks.rules.get(name) and not controls(name))
+
+    def answer(self, call: ToolCall, *, earlier: Sequence[ToolCall]) -> MockAnswer:
+        """What a tool answers, as `ToolMocks.answer` has it. Calling one that the agent doesn't have is its own fault."""
+        if call.name not in {tool.name for tool in self.agent.tools}:
+            return MockAnswer('{"error": "there is no such tool"}', is_error=True)
+        return self.mocks.answer(call, earlier=earlier)
 
 
 def unknown_tools(scenario: Scenario, agent: Agent) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ class PlayedTurn:
 
     Of the caller: `told` is how the agent was told of it, `line` and `move` say where it comes from. Of the agent:
     `unheard` is the rest that the caller cut off; `ends` and `transferred` as the agent's player said. `faults` are those
-    of the test, not of the agent: what the caller's player wrote and nobody could play.
+    of the test, not of the agent: what the caller's player wrote and nobody could play, an interruption that didn't
+    happen, a tool call for which the agent's file has no answer.
     """
 
     turn: Turn
@@ -264,13 +265,20 @@ def _spoken_last(rows: Rows) -> list[int]:
 
 
 def replied(
-    rows: Rows, turns: Sequence[Turn], *, latency_s: float, last: PlayedTurn, ready_s: Sequence[float] = ()
+    rows: Rows,
+    turns: Sequence[Turn],
+    *,
+    latency_s: float,
+    last: PlayedTurn,
+    ready_s: Sequence[float] = (),
+    faults: Mapping[int, str] | None = None,
 ) -> Written:
     """The agent's turns with times: words when they were there and the words before them had been said.
 
     `ready_s` says when each of the turns was there, in seconds since the floor was the agent's; without it all were after
     `latency_s`. Tools get no times, for nobody heard them; but a reply that ends without words takes its time all the
-    same, which stands with its last turn. `last` gives that one what is said of the whole reply.
+    same, which stands with its last turn. `last` gives that one what is said of the whole reply; `faults` are those of the
+    test, by the place in `turns`.
     """
     floor_s = after_s = now_s(rows)
     given = turns or (Turn(Role.AGENT, ""),)
@@ -286,9 +294,12 @@ def replied(
     ends_s = round(ready[-1], 3)
     if not timed[-1].timed and ends_s > after_s:
         timed[-1] = replace(timed[-1], start_s=ends_s, end_s=ends_s)
-    written = {len(rows) + number: PlayedTurn(turn) for number, turn in enumerate(timed)}
-    written[len(rows) + len(timed) - 1] = replace(last, turn=timed[-1])
-    return written
+    blank = PlayedTurn(timed[-1])
+    found = {number: (fault,) for number, fault in (faults or {}).items()}
+    return {
+        len(rows) + number: replace(kept, turn=turn, faults=found.get(number, ()))
+        for number, (turn, kept) in enumerate(zip(timed, [*[blank] * (len(timed) - 1), last], strict=True))
+    }
 
 
 def merged(rows: Rows, written: Written) -> list[PlayedTurn]:

@@ -121,6 +121,21 @@ def test_a_scenario_that_does_not_fit_the_agent_is_a_fault(bare: Cli, tmp_path: 
     assert bare("scenarios", "run", folder, "--agent", agent).code == 2
 
 
+def test_a_tool_without_mocks_is_a_warning_and_no_fault(bare: Cli, tmp_path: Path) -> None:
+    tools = [{"name": "refund"}, {"name": "book", "mocks": [{"returns": "ok"}]}, {"name": "end_call"}]
+    agent = an_agent_file(tmp_path, tools=tools)
+    live = an_agent_file(tmp_path, version="2", tools=tools, target={"kind": "http", "url": "https://a.example/reply"})
+    scenario = a_scenario_file(tmp_path / "suite")
+
+    ran = bare("scenarios", "validate", scenario, "--agent", agent)
+
+    assert (ran.code, ran.out.strip()) == (0, "1 of 1 scenario files are good")
+    assert flat(ran.err).endswith(
+        "agent-1.yaml: tools: refund has no mocks. A call of it gets an error, and counts as a fault of the test"
+    )
+    assert bare("scenarios", "validate", scenario, "--agent", live).err == ""
+
+
 def test_an_empty_folder_and_a_tag_that_fits_nothing_are_bad_input(bare: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     file, agent = a_scenario_file(tmp_path, tags=["hard"]), an_agent_file(tmp_path)

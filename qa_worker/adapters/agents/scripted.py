@@ -32,18 +32,21 @@ class ScriptedAgent:
         reply = self._script.reply([*heard, told])
         turns: list[Turn] = []
         ready_s: list[float] = []
+        faults: dict[int, str] = {}
         elapsed_s = LATENCY_S
         for number, call in enumerate(reply.calls):
             named = replace(call, id=call.id or f"{len(heard)}-{number}")
-            (answered,) = mocked(context.agent.mocks, (named,), before=(*history, *turns))
+            (answered,) = mocked(context.agent, (named,), before=(*history, *turns))
             turns += [Turn(Role.AGENT, "", tool_calls=(named,)), answered.turn]
             ready_s += [elapsed_s, elapsed_s + answered.took_s]
+            faults |= {len(turns) - 1: answered.fault} if answered.fault else {}
             elapsed_s += answered.took_s
         if reply.text:
             turns.append(Turn(Role.AGENT, reply.text))
             ready_s.append(elapsed_s)
         ends, transferred = close(turns)
-        return AgentReply(tuple(turns), elapsed_s, reply.ends or ends, transferred, ready_s=tuple(ready_s))
+        ended = reply.ends or ends
+        return AgentReply(tuple(turns), elapsed_s, ended, transferred, ready_s=tuple(ready_s), faults=faults)
 
 
 class ScriptedCaller:

@@ -8,13 +8,14 @@ from typing import Any
 
 from qa_worker.application.conversing import ChatAnswer
 from qa_worker.application.playing import AgentReply, PlayContext
+from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call_control import ends_call, transfers
 from qa_worker.domain.chat import Message, Said, agent_chat
 from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.evidence.excerpts import of_call
 from qa_worker.domain.failure import Failure
 from qa_worker.domain.fence import clean
 from qa_worker.domain.interruption import CUT_NOTE
-from qa_worker.domain.mocks import ToolMocks
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
 
 MAX_ROUNDS = 10
@@ -25,13 +26,14 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The tool turn that answers one call, and how long the tool took on the run's clock."""
+    """The tool turn that answers one call, how long the tool took on the run's clock, and what of it is the test's fault."""
 
     turn: Turn
     took_s: float
+    fault: str = ""
 
 
-def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[Answered, ...]:
+def mocked(agent: AgentUnderTest, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[Answered, ...]:
     """The answers to these calls, which are made one after the other.
 
     `before` is the run so far: a mock may answer its second call otherwise than its first.
@@ -39,10 +41,11 @@ def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn
     earlier = [past for turn in before for past in turn.tool_calls]
     answered = []
     for call in calls:
-        answer = mocks.answer(call, earlier=earlier)
+        answer = agent.answer(call, earlier=earlier)
         earlier.append(call)
         turn = Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error)
-        answered.append(Answered(turn, answer.after_s))
+        fault = "" if answer.matched else f"no mock answers {of_call(call)}"
+        answered.append(Answered(turn, answer.after_s, fault))
     return tuple(answered)
 
 
@@ -76,7 +79,7 @@ def converse(
         if not said.calls:
             reply.speak(said.text)
             break
-        reply.use(said, context.agent.mocks, before=so_far)
+        reply.use(said, context.agent, before=so_far)
         # who has said goodbye and hung up has nothing to add
         if said.text and any(close(reply.turns)):
             break
@@ -117,6 +120,7 @@ class _Reply:
 
     turns: list[Turn] = field(default_factory=list)
     _ready_s: list[float] = field(default_factory=list)
+    _faults: dict[int, str] = field(default_factory=dict)
     _usage: Usage = field(default_factory=Usage)
     _cost: int | None = 0
     _elapsed_s: float = 0.0
@@ -132,17 +136,26 @@ class _Reply:
         if text:
             self._add(Turn(Role.AGENT, text))
 
-    def use(self, said: Said, mocks: ToolMocks, *, before: Sequence[Turn]) -> None:
+    def use(self, said: Said, agent: AgentUnderTest, *, before: Sequence[Turn]) -> None:
         self._add(Turn(Role.AGENT, said.text, tool_calls=said.calls))
-        for answered in mocked(mocks, said.calls, before=before):
+        for answered in mocked(agent, said.calls, before=before):
             self._elapsed_s += answered.took_s
+            if answered.fault:
+                self._faults[len(self.turns)] = answered.fault
             self._add(answered.turn)
 
     def done(self) -> AgentReply:
         ends, transferred = close(self.turns)
         latency_s = first_word_s(self.turns, self._ready_s, otherwise=self._elapsed_s)
         return AgentReply(
-            tuple(self.turns), latency_s, ends, transferred, self._usage, self._cost, tuple(self._ready_s)
+            tuple(self.turns),
+            latency_s,
+            ends,
+            transferred,
+            self._usage,
+            self._cost,
+            ready_s=tuple(self._ready_s),
+            faults=self._faults,
         )
 
     def _add(self, turn: Turn) -> None:
