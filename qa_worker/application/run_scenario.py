@@ -27,6 +27,7 @@ from qa_worker.domain.playback import (
     ended_without_a_word,
     greeted,
     history_of_caller,
+    lost,
     merged,
     moved,
     next_step,
@@ -115,6 +116,10 @@ class _Conversation:
             if stopped_by is not None:
                 return stopped_by
             taken = self._take(step, agent, caller)
+            if isinstance(taken, Failure) and (taken.usage != Usage() or taken.cost_micro_usd != 0):
+                billed = lost(self._rows, usage=taken.usage, cost_micro_usd=taken.cost_micro_usd)
+                self._rows = merged(self._rows, billed)
+                self._unwritten |= billed
             if isinstance(taken, Completion | Failure):
                 return taken
             self._rows = merged(self._rows, taken)

@@ -48,7 +48,7 @@ class PlayedTurn:
     Of the caller: `told` is how the agent was told of it, `line` and `move` say where it comes from. Of the agent:
     `unheard` is the rest that the caller cut off; `ends` and `transferred` as the agent's player said. `faults` are those
     of the test, not of the agent: what the caller's player wrote and nobody could play, an interruption that didn't
-    happen, a tool call for which the agent's file has no answer.
+    happen, a tool call for which the agent's file has no answer. `lost`: nothing happened, a reply failed that was billed.
     """
 
     turn: Turn
@@ -59,6 +59,7 @@ class PlayedTurn:
     ends: bool = False
     transferred: bool = False
     faults: tuple[str, ...] = ()
+    lost: bool = False
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
 
@@ -120,6 +121,7 @@ Step = Greet | AskCaller | MakeMove | AskAgent | Over
 
 def next_step(rows: Rows, scenario: Scenario, *, greeting: str, limits: Limits) -> Step:
     """What comes after these rows."""
+    rows = [row for row in rows if not row.lost]
     if not rows:
         return Greet(greeting) if greeting else AskCaller(0)
     last = rows[-1]
@@ -302,6 +304,11 @@ def replied(
     }
 
 
+def lost(rows: Rows, *, usage: Usage, cost_micro_usd: int | None) -> Written:
+    """A reply that failed and was billed all the same: it stands in the books, and in no conversation."""
+    return {len(rows): PlayedTurn(Turn(Role.AGENT, ""), lost=True, usage=usage, cost_micro_usd=cost_micro_usd)}
+
+
 def merged(rows: Rows, written: Written) -> list[PlayedTurn]:
     """The rows with what was written."""
     after = list(rows)
@@ -337,7 +344,7 @@ def played_to_json(row: PlayedTurn) -> dict[str, Any]:
     stored: dict[str, Any] = {"turn": to_json(Transcript((row.turn,)))[0]}
     if row.line is not None:
         stored["line"] = {"text": row.line.text, "number": row.line.number, "done": row.line.done}
-    for name in ("told", "unheard", "move", "ends", "transferred"):
+    for name in ("told", "unheard", "move", "ends", "transferred", "lost"):
         if value := getattr(row, name):
             stored[name] = value
     if row.faults:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from qa_worker.adapters.agents.scripted import ScriptedAgent
 from qa_worker.application.playing import AgentReply, CallerReply, PlayContext
 from qa_worker.domain.agent_under_test import Conversation, Reply, Script
@@ -16,6 +18,8 @@ from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
 from tests.running import TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
+
+pytestmark = pytest.mark.services
 
 
 def test_markers_that_a_caller_made_up_are_never_spoken_and_counted_in_the_report(uow: UnitsOfWork) -> None:

@@ -13,6 +13,7 @@ from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
+from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt, Skipped
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Told
@@ -78,6 +79,30 @@ def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: Uni
     (evaluation,) = stage.evaluations()
     assert stage.run(run_id).cost_micro_usd == 9
     assert every.spent == 9 + evaluation.cost_micro_usd
+
+
+def test_what_a_reply_has_cost_that_failed_is_in_the_books_too(uow: UnitsOfWork) -> None:
+    billed = replace(BROKEN, usage=Usage(input_tokens=100, output_tokens=5), cost_micro_usd=40)
+    failures = iter([billed, billed])
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
+        failed = next(failures, None) if len(history) > 2 else None
+        return failed or politely(context, history, told)
+
+    stage = Stage(uow, FakePlayers(answer))
+    run_id = one_run(stage)
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+    assert isinstance(stage.play(run_id), Done)
+
+    row = stage.run(run_id)
+    assert (row.cost_micro_usd, row.input_tokens) == (3 * 3 + 2 * 40, 3 * 10 + 2 * 100)
+    budget = PostgresBudget(uow.engine, overall=None, each_workspace=None, now=lambda: datetime.now(UTC))
+    assert budget.spending()[0].spent == row.cost_micro_usd
+    result = stage.queries.result(row.suite_run_id)
+    assert result is not None
+    assert result.runs[0].cost_micro_usd == row.cost_micro_usd
 
 
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:

@@ -22,6 +22,7 @@ from qa_worker.domain.playback import (
     PlayedTurn,
     greeted,
     history_of_agent,
+    lost,
     merged,
     moved,
     next_step,
@@ -176,6 +177,7 @@ def test_a_line_in_which_nothing_happens_is_not_played(text: str, *, is_playable
         move=st.integers(0, 9),
         ends=st.booleans(),
         transferred=st.booleans(),
+        lost=st.booleans(),
         faults=st.lists(st.text()).map(tuple),
     )
 )
@@ -300,3 +302,16 @@ def test_an_interruption_that_did_not_happen_is_a_fault_of_the_test(at: str, why
 
     assert said(rows, f"[interrupts {at}] Wait!", number=1)[-1].faults == (why,)
     assert said(rows, "[interrupts after 2 words] Wait!", number=1)[-1].faults == ()
+
+
+def test_a_reply_that_failed_stands_in_the_books_and_in_no_conversation() -> None:
+    rows = said(answered(said([], "A table."), "Yes?"), "For two.", number=1)
+    billed = merged(rows, lost(rows, usage=Usage(output_tokens=7), cost_micro_usd=9))
+
+    assert step(billed) == step(rows)
+    assert (transcript_of(billed), now_s(billed)) == (transcript_of(rows), now_s(rows))
+    assert [row.cost_micro_usd for row in billed] == [0, 0, 0, 9]
+    again = answered(billed, "At nine.")
+    assert step(again) == AskCaller(2)
+    cut = said(again, "[interrupts after 1 word] No.", number=2)
+    assert unheard_of(cut) == {3: "nine."}

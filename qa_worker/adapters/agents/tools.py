@@ -74,7 +74,7 @@ def converse(
         answer = say(agent_chat(so_far))
         reply.book(answer)
         if isinstance(answer.result, Failure):
-            return answer.result
+            return reply.failed(answer.result)
         said = Said(spoken(answer.result.text), tuple(map(_storable, answer.result.calls)))
         if not said.calls:
             reply.speak(said.text)
@@ -157,6 +157,10 @@ class _Reply:
             ready_s=tuple(self._ready_s),
             faults=self._faults,
         )
+
+    def failed(self, failure: Failure) -> Failure:
+        """The failure with what all messages of the reply have cost."""
+        return replace(failure, usage=self._usage, cost_micro_usd=self._cost)
 
     def _add(self, turn: Turn) -> None:
         self.turns.append(turn)
