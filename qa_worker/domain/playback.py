@@ -158,11 +158,14 @@ def _callers(rows: Rows, scenario: Scenario, limits: Limits) -> Step:
 
 def _satisfied(rows: Rows, line: Line, scenario: Scenario) -> Completion | None:
     """How a conversation ends in which this line was the last, or was enough."""
-    # Fixed lines are all said: what comes after the goal may be what the scenario is about.
-    free = scenario.play is Play.FREE and line.text not in scenario.lines
-    if free and goal_reached(transcript_of(rows), scenario.ends):
+    # Fixed lines are all said: what comes after the goal may be what the scenario is about. They may play a free
+    # scenario, too, where no model is at hand.
+    fixed = scenario.play is Play.SCRIPT or line.text in scenario.lines
+    if not fixed and goal_reached(transcript_of(rows), scenario.ends):
         return Completion.GOAL_REACHED
-    return ended_without_a_word(scenario) if line.done else None
+    if not line.done:
+        return None
+    return Completion.SCRIPT_ENDED if fixed else Completion.CALLER_HUNG_UP
 
 
 def ended_without_a_word(scenario: Scenario) -> Completion:

@@ -122,6 +122,13 @@ def test_the_goal_ends_what_is_played_freely_but_no_fixed_lines() -> None:
     assert step(answered(said([], "Fixed."), "It is booked."), free) == AskCaller(1)
 
 
+def test_a_free_scenario_that_is_played_by_its_lines_ends_with_the_last_of_them() -> None:
+    free = a_scenario("Fixed.", play=Play.FREE)
+
+    assert step(answered(said([], "Fixed.", done=True), "Yes."), free) == Over(Completion.SCRIPT_ENDED)
+    assert step(answered(said([], "Mine.", done=True), "Yes."), free) == Over(Completion.CALLER_HUNG_UP)
+
+
 def test_an_agent_that_says_nothing_had_its_floor() -> None:
     rows = answered(said([], "Hello?"))
 
