@@ -179,7 +179,8 @@ class Stage:
         wanted = WantedSuite(
             "nightly", scenarios or (a_scenario(),), agent or an_agent(), Target(kind), max_parallel, repeats
         )
-        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites)
+        own = self.tools.grading.grading.rubric.rubric.name
+        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites, own_rubric=own)
 
     def play(self, run_id: uuid.UUID) -> Outcome:
         """Play one run."""

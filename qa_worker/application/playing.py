@@ -19,6 +19,9 @@ from qa_worker.domain.failure import Failure
 from qa_worker.domain.scenario import Limits, Scenario
 from qa_worker.domain.transcript import Turn
 
+SECRET_PREFIX = "QA_AGENT_SECRET_"  # noqa: S105 - the beginning of names, no secret
+"""Of the environment variables that an agent's file may name: no other is ever sent to an agent."""
+
 
 class AgentKind(StrEnum):
     """What plays the agent under test."""

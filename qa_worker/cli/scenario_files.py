@@ -51,6 +51,13 @@ def misfits(scenarios: Sequence[tuple[Path, Scenario]], agents: Sequence[AgentUn
     return tuple(fault for file, scenario in scenarios for fault in _misfits(file, scenario, agents))
 
 
+def foreign_rubrics(scenarios: Sequence[tuple[Path, Scenario]]) -> Iterator[str]:
+    """The scenarios whose rubric only a workspace can have: whether it does is seen when they are run."""
+    for file, scenario in scenarios:
+        if scenario.rubric is not None and scenario.rubric != bootstrap.own_rubric():
+            yield f"{file}: rubric: {scenario.rubric!r} must be in the workspace, or a suite with it is refused"
+
+
 def unanswered(file: Path, agent: AgentUnderTest, target: Target) -> Iterator[str]:
     """What a test would be at fault for: tools of a model that the file has no answers for."""
     if target.kind not in _WITH_MOCKS:
