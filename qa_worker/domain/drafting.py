@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from qa_worker.domain.call import Call
+from qa_worker.domain.drafted_facts import said_facts
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.evidence.identifiers import identifiers
 from qa_worker.domain.evidence.segments import JITTER_S
@@ -31,7 +32,7 @@ _LONGEST_TITLE = 100
 
 
 def draft(call: Call) -> Scenario:
-    """A scripted scenario with the caller's lines, the codes they gave, and what was expected of the call.
+    """A scripted scenario with the caller's lines, the facts that they told, and what was expected of the call.
 
     Where turns carry times, long silences and interruptions become markers. Raises InvalidInput where the caller said
     nothing.
@@ -106,13 +107,19 @@ def _checked(parts: Sequence[str]) -> str:
 
 
 def _facts(transcript: Transcript) -> dict[str, str]:
-    """The codes that went into tools and that the caller had said, by the name of their argument."""
-    heard = Heard(turn.text if turn.role is Role.CALLER else "" for turn in transcript)
+    """The codes that went into tools and that the caller had said, and what else they said about themselves."""
     found: dict[str, str] = {}
+    for name, value in (*_codes(transcript), *said_facts(transcript)):
+        if fold(value) not in map(fold, found.values()):
+            number = sum(known == name or known.startswith(f"{name}_") for known in found) + 1
+            found[name if number == 1 else f"{name}_{number}"] = value
+    return found
+
+
+def _codes(transcript: Transcript) -> Iterator[tuple[str, str]]:
+    heard = Heard(turn.text if turn.role is Role.CALLER else "" for turn in transcript)
     for use in transcript.tool_uses():
         for path, value in identifiers(use.call):
             forms = filter(None, (fold(value), fold_spoken(value)))
-            if words(path) and value not in found.values() and any(heard.first(form) is not None for form in forms):
-                name = path if path not in found else f"{path}_{len(found) + 1}"
-                found[name] = value
-    return found
+            if words(path) and any(heard.first(form) is not None for form in forms):
+                yield path, value
