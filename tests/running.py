@@ -107,10 +107,10 @@ class FakePlayers:
         return CallerReply(lines[number], done=number == len(lines) - 1)
 
 
-def says(text: str, **how: bool) -> AgentReply:
+def says(text: str, *, ends: bool = False, transferred: bool = False) -> AgentReply:
     """A reply in words, that cost something."""
     usage = Usage(input_tokens=10, output_tokens=2)
-    return AgentReply((Turn(Role.AGENT, text),), 0.5, usage=usage, cost_micro_usd=3, **how)
+    return AgentReply((Turn(Role.AGENT, text),), 0.5, ends, transferred, usage, 3)
 
 
 def politely(_context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
@@ -186,7 +186,8 @@ class Stage:
             max_parallel,
             repeats,
         )
-        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites)
+        own = self.tools.grading.grading.rubric.rubric.name
+        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites, own_rubric=own)
 
     def play(self, run_id: uuid.UUID) -> Outcome:
         """Play one run."""

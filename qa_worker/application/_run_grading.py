@@ -25,6 +25,7 @@ from qa_worker.domain.playback import Rows, transcript_of, unheard_of
 from qa_worker.domain.retry import next_step
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import NOT_GRADED, Completion, Ended, RunState, settle
+from qa_worker.domain.run_evidence import as_played
 from qa_worker.domain.verdict import could_not_read, decide
 from qa_worker.domain.work import Lane, WorkState
 
@@ -62,7 +63,7 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
         rows,
         completion,
         claimed,
-        expectations.of_run(evidence_of(claimed), completion),
+        as_played(expectations.of_run(evidence_of(claimed), completion), rows),
         expectations.check(transcript, scenario.expected, unheard=unheard_of(rows)),
     )
     with tools.grading.leases.hold([claimed.lease]):

@@ -27,6 +27,7 @@ from qa_worker.domain.playback import (
     ended_without_a_word,
     greeted,
     history_of_caller,
+    lost,
     merged,
     moved,
     next_step,
@@ -116,6 +117,10 @@ class _Conversation:
             if stopped_by is not None:
                 return stopped_by
             taken = self._take(step, agent, caller)
+            if isinstance(taken, Failure) and (taken.usage != Usage() or taken.cost_micro_usd != 0):
+                billed = lost(self._rows, usage=taken.usage, cost_micro_usd=taken.cost_micro_usd)
+                self._rows = merged(self._rows, billed)
+                self._unwritten |= billed
             if isinstance(taken, Completion | Failure):
                 return taken
             self._rows = merged(self._rows, taken)
@@ -164,7 +169,14 @@ class _Conversation:
         reply = agent.reply(self._claimed.context, history, told)
         if isinstance(reply, Failure):
             return reply
-        return replied(self._rows, reply.turns, latency_s=reply.latency_s, last=_of_reply(reply))
+        return replied(
+            self._rows,
+            reply.turns,
+            latency_s=reply.latency_s,
+            ready_s=reply.ready_s,
+            faults=reply.faults,
+            last=_of_reply(reply),
+        )
 
     def _write(self) -> None:
         """Store what happened, in a transaction of its own, while the lease is ours; and look whether to stop."""

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     )
     from qa_worker.bootstrap.gateway import GatewayStatus
     from qa_worker.bootstrap.scenario_files import (
+        agent_faults,
         comparison_json,
         junit_xml,
+        own_rubric,
         read_agent,
         read_scenario,
         scenario_faults,
@@ -37,8 +39,10 @@ _IN_MODULE = {
     "doors": ("external_services", "has_api_key", "log_to_stderr", "queue_lengths", "read_calls", "read_rubric"),
     "gateway": ("GatewayStatus",),
     "scenario_files": (
+        "agent_faults",
         "comparison_json",
         "junit_xml",
+        "own_rubric",
         "read_agent",
         "read_scenario",
         "scenario_faults",
@@ -62,12 +66,14 @@ __all__ = [
     "Serves",
     "Suites",
     "Worker",
+    "agent_faults",
     "close_worker",
     "comparison_json",
     "external_services",
     "has_api_key",
     "junit_xml",
     "log_to_stderr",
+    "own_rubric",
     "queue_lengths",
     "read_agent",
     "read_calls",

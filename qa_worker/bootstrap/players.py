@@ -24,7 +24,7 @@ from qa_worker.adapters.webhooks.guard import Guard
 from qa_worker.adapters.webhooks.transport import GuardedTransport, deadline
 from qa_worker.application.conversing import EFFORTS, ChatModel, GatedChatModel, Turned
 from qa_worker.application.model_calls import ModelCalls
-from qa_worker.application.playing import AgentKind, AgentPlayer, CallerPlayer, PlayContext, Target
+from qa_worker.application.playing import SECRET_PREFIX, AgentKind, AgentPlayer, CallerPlayer, PlayContext, Target
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import budget, redis_url, shared_limits
 from qa_worker.domain.agent_under_test import AgentUnderTest
@@ -32,7 +32,6 @@ from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.scenario import Play
 from qa_worker.settings import Settings
 
-SECRET_PREFIX = "QA_AGENT_SECRET_"  # noqa: S105 - the beginning of names, no secret
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _CONNECT_S = 5.0
 _LONGEST_READ_S = 600.0

@@ -23,6 +23,7 @@ from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgres
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import budget, redis_url
+from qa_worker.bootstrap.grading import default_rubric
 from qa_worker.bootstrap.players import WorkerPlayers
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.playback import PlayedTurn
@@ -85,7 +86,13 @@ class Suites:
 
     def start(self, wanted: WantedSuite, *, workspace: str) -> uuid.UUID:
         """Begin a suite run; see `start_suite`. Raises InvalidInput, StoreUnavailable."""
-        return start_suite(wanted, workspace_name=workspace, max_attempts=self._max_attempts, tools=self._tools)
+        return start_suite(
+            wanted,
+            workspace_name=workspace,
+            max_attempts=self._max_attempts,
+            tools=self._tools,
+            own_rubric=default_rubric().rubric.name,
+        )
 
     def watch(self, suite_run_id: uuid.UUID) -> Iterator[SuiteProgress | ProgressEvent]:
         """See `watch_suite`. Raises LookupError, StoreUnavailable."""

@@ -127,6 +127,7 @@ def _expected(expected: Expected) -> Iterator[str]:
 def _facts(evidence: Evidence) -> Iterator[str]:
     yield from (_fact(fact) for fact in evidence.facts)
     yield from _timing(evidence.timing) if evidence.timing else ()
+    yield from (f"- noted: {on_one_line(note)}" for note in evidence.notes)
     if not evidence.facts:
         yield "(no check found anything; that alone doesn't make the call a good one)"
 

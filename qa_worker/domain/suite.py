@@ -32,6 +32,7 @@ class RunResult:
 
     `repeat` counts from 1; `attempt` counts from 1 the runs of one repeat, of which all but the last were spoilt by the
     simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100.
+    `test_faults` are what went wrong in the test itself, in the order in which it happened; none is held against the agent.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class RunResult:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     cost_micro_usd: int | None = None
+    test_faults: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float | None:

@@ -16,6 +16,7 @@ from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, Pl
 from qa_worker.application.purse import Left
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
+from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt, Skipped
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Told
@@ -137,6 +138,30 @@ def test_a_turn_that_is_written_again_because_it_was_cut_is_paid_for_once(stage:
     assert spent == of_turns + evaluation.cost_micro_usd
 
 
+def test_what_a_reply_has_cost_that_failed_is_in_the_books_too(uow: UnitsOfWork) -> None:
+    billed = replace(BROKEN, usage=Usage(input_tokens=100, output_tokens=5), cost_micro_usd=40)
+    failures = iter([billed, billed])
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
+        failed = next(failures, None) if len(history) > 2 else None
+        return failed or politely(context, history, told)
+
+    stage = Stage(uow, FakePlayers(answer))
+    run_id = one_run(stage)
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+    assert isinstance(stage.play(run_id), Done)
+
+    row = stage.run(run_id)
+    assert (row.cost_micro_usd, row.input_tokens) == (3 * 3 + 2 * 40, 3 * 10 + 2 * 100)
+    budget = PostgresBudget(uow.engine, overall=None, each_workspace=None, now=lambda: datetime.now(UTC))
+    assert budget.spending()[0].spent == row.cost_micro_usd
+    result = stage.queries.result(row.suite_run_id)
+    assert result is not None
+    assert result.runs[0].cost_micro_usd == row.cost_micro_usd
+
+
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:
     run_id = one_run(stage, expected=ExpectedOutcome(told=(Told("the reference", ("HT-9999",)),)))
     stage.judged_by(ScriptedJudge([an_assessment()]))
@@ -168,6 +193,17 @@ def test_silence_is_time_on_the_clock_and_the_agent_is_told_of_it(stage: Stage) 
     assert after_silence.start_s == pytest.approx(first_answer.end_s + 15)
     assert stage.slept == []
     assert stage.run(run_id).completion == "caller_hung_up"
+
+
+def test_a_short_silence_is_told_and_waited_for_towards_a_live_agent(stage: Stage) -> None:
+    run_id = one_run(stage, "Yes. [silence - 2 seconds]", "No [silence - 1 seconds] bye.", kind=AgentKind.HTTP)
+    stage.play(run_id)
+
+    assert sum(stage.slept) == 3.0
+    assert [text for _, text in stage.players.asked] == [
+        "Yes. [the caller was silent for 2 seconds]",
+        "No [the caller was silent for 1 seconds] bye.",
+    ]
 
 
 def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:

@@ -76,6 +76,7 @@ def test_a_scenario_says_itself_how_often_it_is_run(stage: Stage) -> None:
         ({"scenarios": (a_scenario(), a_scenario())}, "scenarios"),
         ({"scenarios": (replace(a_scenario(), agent="clinic"),)}, "agent"),
         ({"scenarios": (replace(a_scenario(), ends=Ends(tools=("book_table",))),)}, "expected"),
+        ({"scenarios": (replace(a_scenario(), rubric="nonexistent"),)}, "rubric"),
     ],
 )
 def test_what_can_not_be_run_is_refused_before_anything_is_stored(
@@ -88,6 +89,18 @@ def test_what_can_not_be_run_is_refused_before_anything_is_stored(
         start_suite(changed, workspace_name="default", max_attempts=3, tools=stage.tools.suites)
     assert refused.value.field == field
     assert list(stage.queries.recent("default", limit=5)) == []
+
+
+def test_the_installations_rubric_and_those_of_the_workspace_are_known(stage: Stage) -> None:
+    own = stage.tools.grading.grading.rubric
+    theirs = replace(own, rubric=replace(own.rubric, name="theirs"))
+    with stage.uow() as work:
+        work.rubrics.set_default("default", theirs, agent_ref=None)
+        work.commit()
+
+    for name in (own.rubric.name, "theirs"):
+        suite = stage.start(replace(a_scenario(), rubric=name))
+        assert states(stage, suite) == {"queued": 1}
 
 
 def test_a_finishing_run_sends_the_next_and_the_suite_ends_with_its_last(stage: Stage, outbox: Outbox) -> None:

@@ -102,6 +102,15 @@ def test_measured_times_are_facts_too() -> None:
     assert "median" not in untold
 
 
+def test_what_a_judge_has_to_know_of_a_run_is_told_and_is_no_fact() -> None:
+    evidence = Evidence(notes=("in turn 1 the caller interrupted\nthe agent",))
+
+    assert inside(shown(TRANSCRIPT, evidence=evidence), "verified_facts").split("\n") == [
+        "- noted: in turn 1 the caller interrupted the agent",
+        "(no check found anything; that alone doesn't make the call a good one)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("started_at", "expected"),
     [

@@ -95,6 +95,7 @@ def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
         "facts": [asdict(fact) for fact in evidence.facts],
         "applied": sorted(check.value for check in evidence.applied),
         "timing": None if evidence.timing is None else asdict(evidence.timing),
+        "notes": list(evidence.notes),
     }
 
 

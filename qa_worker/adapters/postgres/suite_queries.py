@@ -11,7 +11,15 @@ from sqlalchemy import Connection, Engine, Row, func, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.runs import RUN_STATE, read_turns
-from qa_worker.adapters.postgres.tables import agents_under_test, evaluations, findings, runs, scenarios, suite_runs
+from qa_worker.adapters.postgres.tables import (
+    agents_under_test,
+    evaluations,
+    findings,
+    run_turns,
+    runs,
+    scenarios,
+    suite_runs,
+)
 from qa_worker.application.running import RunProgress, SuiteLine, SuiteProgress, SuiteState
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import Finding, Source
@@ -64,11 +72,12 @@ class PostgresSuiteQueries:
                 .order_by(*_IN_ORDER)
             ).all()
             found = _findings(connection, [row.evaluation_id for row in rows if row.evaluation_id])
+            faults = _test_faults(connection, suite_run_id)
         return SuiteResult(
             name=suite.name,
             agent=suite.agent,
             agent_version=suite.label or suite.version,
-            runs=tuple(_result(row, found[row.evaluation_id]) for row in rows),
+            runs=tuple(_result(row, found[row.evaluation_id], faults[row.id]) for row in rows),
             started_at=suite.created_at,
             completed_at=suite.completed_at,
         )
@@ -116,7 +125,7 @@ def _progress(row: Row[Any]) -> RunProgress:
     )
 
 
-def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
+def _result(row: Row[Any], found: Sequence[Finding], faults: Sequence[str]) -> RunResult:
     costs = [cost for cost, known in ((row.cost_micro_usd, True), (row.judge_cost, row.evaluation_id)) if known]
     return RunResult(
         run_id=str(row.id),
@@ -135,6 +144,7 @@ def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
         completed_at=row.completed_at,
         # Unknown is not zero.
         cost_micro_usd=None if None in costs else sum(costs),
+        test_faults=tuple(faults),
     )
 
 
@@ -151,4 +161,17 @@ def _findings(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> de
         found[row.evaluation_id].append(
             Finding(row.criterion, severity, row.explanation, row.turn, row.quote, source, row.check)
         )
+    return found
+
+
+def _test_faults(connection: Connection, suite_run_id: uuid.UUID) -> defaultdict[uuid.UUID, list[str]]:
+    rows = connection.execute(
+        select(run_turns.c.run_id, run_turns.c.content["faults"].label("faults"))
+        .join(runs, runs.c.id == run_turns.c.run_id)
+        .where(runs.c.suite_run_id == suite_run_id, run_turns.c.content.has_key("faults"))
+        .order_by(run_turns.c.run_id, run_turns.c.index)
+    )
+    found: defaultdict[uuid.UUID, list[str]] = defaultdict(list)
+    for row in rows:
+        found[row.run_id] += row.faults
     return found

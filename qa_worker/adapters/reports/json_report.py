@@ -29,6 +29,7 @@ def suite_json(suite: SuiteResult) -> str:
         "pass_hat": [{"k": p.k, "value": _rounded(p.value), "scenarios": p.scenarios} for p in suite.pass_hat],
         "states": {state.value: suite.states[state] for state in RunState},
         "attempts_spoilt_by_the_caller": suite.spoilt,
+        "test_faults": sum(len(run.test_faults) for run in suite.runs),
         "scenarios": [_scenario(scenario) for scenario in suite.scenarios],
     }
     return _text(document)
@@ -89,6 +90,7 @@ def _run(run: RunResult) -> dict[str, Any]:
         "completed_at": _time(run.completed_at),
         "cost_usd": None if run.cost_micro_usd is None else run.cost_micro_usd / 1_000_000,
         "findings": [_finding(finding) for finding in run.findings],
+        "test_faults": list(run.test_faults),
     }
 
 

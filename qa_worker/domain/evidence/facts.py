@@ -84,12 +84,14 @@ class Evidence:
     """All that could be established without a model.
 
     `applied` names the checks that had something to look at: a check that is missing from it found nothing because
-    there was nothing to find it in, which is not the same as passing it.
+    there was nothing to find it in, which is not the same as passing it. `notes` tell a judge what it has to know and
+    can't see in the transcript; they are findings of nobody.
     """
 
     facts: tuple[Fact, ...] = ()
     applied: frozenset[Check] = field(default_factory=frozenset)
     timing: Timing | None = None
+    notes: tuple[str, ...] = ()
 
     def of(self, *checks: Check) -> tuple[Fact, ...]:
         """The facts that these checks found."""
