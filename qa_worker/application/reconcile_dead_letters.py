@@ -23,7 +23,7 @@ _MOST_ANNOUNCED = 2000
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was done: put on the queue, removed from it because its letter is settled, given the letter that the table lacked.
+    """What was done: put on the queue, removed from it because its letter is settled, given the letter it lacked.
 
     `lost` had been announced, and the broker has lost some of them.
     """

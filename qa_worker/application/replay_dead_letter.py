@@ -45,8 +45,9 @@ def replay_dead_letters(*, choice: Choice, limit: int, rate: float, by: str, rep
     """Replay at most `limit` open letters, the oldest first, at most `rate` of them a second; yields what became of each.
 
     A delivery begins anew as another one with the same `webhook-id` and the same bytes; an evaluation is revived; a run
-    goes on at the turn where it stood, and its suite run ends anew with it; a message is sent again if it can be read by now and the broker takes it. What can't be replayed stays open, with the reason in
-    the answer. Two who replay the same letter make one delivery: the second one is refused.
+    goes on at the turn where it stood, and its suite run ends anew with it; a message is sent again if it can be read
+    by now and the broker takes it. What can't be replayed stays open, with the reason in the answer. Two who replay the
+    same letter make one delivery: the second one is refused.
 
     Raises:
         StoreUnavailable: the database is out of reach. What was replayed by then is, what wasn't is still open.

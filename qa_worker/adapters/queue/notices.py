@@ -20,7 +20,10 @@ def to_json(notice: Notice) -> dict[str, Any]:
 
 
 def from_json(read: Mapping[str, Any]) -> Notice:
-    """What `to_json` has written. Raises ValueError, TypeError, KeyError or AttributeError where the table couldn't take it."""
+    """What `to_json` has written.
+
+    Raises ValueError, TypeError, KeyError or AttributeError where the table couldn't take it.
+    """
     return Notice(
         letter_id=uuid.UUID(read["letter_id"]),
         announcement=uuid.UUID(read["announcement"]),
