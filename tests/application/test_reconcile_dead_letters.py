@@ -252,12 +252,17 @@ class World:
             _discard(self.uow, letter_id)
 
     def lose_one(self) -> None:
-        # Only what the table knows of may be lost: a message alone on the queue has no second place.
-        known = [item for item in self.queue.lying if isinstance(item, Notice)]
+        known = self._known()
         self.queue.lying = [item for item in self.queue.lying if item not in known[:1]]
 
     def lose_all(self) -> None:
-        self.queue.lying = [item for item in self.queue.lying if not isinstance(item, Notice)]
+        known = self._known()
+        self.queue.lying = [item for item in self.queue.lying if item not in known]
+
+    def _known(self) -> list[Notice]:
+        """What the table has, too: of what lies on the queue alone nobody has a second copy."""
+        rows = {row.id for row in letters(self.uow)}
+        return [notice for notice in _notices(self.queue) if notice.letter_id in rows]
 
     def lose_row(self) -> None:
         """The table loses a letter that lies on the queue."""
