@@ -3,8 +3,9 @@
     python -m benchmarks.scenario_checks --data ../shared/data --comparisons 200
 
 Callers: tau2's retail runs with the brief that fits each (the set's runs and tasks are numbered differently, so briefs are
-matched by their words), unaltered and with one digit of one number changed; EVA's conversations without briefs. Nobody
-labelled these callers: an alarm in an unaltered run counts as false. Comparisons: results drawn at random.
+matched by their words), unaltered, with one digit of one number changed, with another name, and cut off by a caller who
+leaves the agent's first question open; EVA's conversations without briefs. Nobody labelled these callers: an alarm in an
+unaltered run counts as false. Comparisons: results drawn at random.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.convert import STOP_TOKENS, eva
+from qa_worker.domain.caller_facts import names_given
 from qa_worker.domain.caller_validity import CallerFault, check
 from qa_worker.domain.comparison import compare
 from qa_worker.domain.run import Completion, RunState
@@ -107,21 +109,51 @@ def altered(case: Case, chance: random.Random) -> tuple[Case, int] | None:
     return None
 
 
+def renamed(case: Case) -> tuple[Case, int] | None:
+    """The case whose caller introduces itself by another name, and the turn; None where it gives no name."""
+    asked = ""
+    for place, turn in enumerate(case.transcript.turns):
+        if turn.role is Role.AGENT:
+            asked = turn.text
+        name = next(names_given(turn.text, asked), ()) if turn.role is Role.CALLER else ()
+        if name:
+            text = re.sub("|".join(map(re.escape, name)), "Zebulon", turn.text, flags=re.IGNORECASE)
+            turns = list(case.transcript.turns)
+            turns[place] = replace(turn, text=text)
+            return replace(case, transcript=Transcript(tuple(turns))), place
+    return None
+
+
+def left(case: Case) -> tuple[Case, int] | None:
+    """The case whose caller hangs up when the agent has asked for the first time, and the turn."""
+    turns = case.transcript.turns
+    asked = next((at for at, turn in enumerate(turns) if turn.role is Role.AGENT and "?" in turn.text), None)
+    if asked is None:
+        return None
+    gone = (*turns[: asked + 1], Turn(Role.CALLER, "Thank you, goodbye."))
+    return replace(case, transcript=Transcript(gone)), asked + 1
+
+
+def _found(case: Case, place: int, fault: CallerFault) -> bool:
+    return any(
+        one.fault is fault and one.turn == place for one in check(case.scenario, case.transcript, HUNG_UP).faults
+    )
+
+
 def report_callers(data: Path) -> None:
-    """Prints alarms in unaltered conversations, and how many altered numbers are found."""
+    """Prints alarms in unaltered conversations, and how many faults are found that were put into them."""
     cases = retail_cases(data)
     alarms = Counter(f.fault.value for case in cases for f in check(case.scenario, case.transcript, HUNG_UP).faults)
     chance = random.Random(3)  # noqa: S311 - which digit, always the same
     changed = [found for case in cases if (found := altered(case, chance)) is not None]
-    caught = sum(
-        any(
-            fault.fault is CallerFault.INVENTED_FACT and fault.turn == place
-            for fault in check(case.scenario, case.transcript, HUNG_UP).faults
-        )
-        for case, place in changed
-    )
     print(f"Callers of {len(cases)} retail runs: alarms {dict(alarms) or 'none'}")
-    print(f"  one digit of one number altered: found in {caught} of {len(changed)}")
+    for name, spoilt, fault in (
+        ("one digit of one number altered", changed, CallerFault.INVENTED_FACT),
+        ("another name", [found for case in cases if (found := renamed(case))], CallerFault.INVENTED_FACT),
+        ("left at the first question", [found for case in cases if (found := left(case))], CallerFault.ENDED_TOO_EARLY),
+    ):
+        caught = sum(_found(case, place, fault) for case, place in spoilt)
+        print(f"  {name}: found in {caught} of {len(spoilt)}")
     unbriefed = Scenario(id="eva", title="EVA", agent="airline", play=Play.FREE)
     rows = [item for name in ("conversation_progression", "faithfulness") for item in eva(data, name)]
     faults = [

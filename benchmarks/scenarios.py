@@ -98,13 +98,13 @@ def play(client: bootstrap.Client, load: Load, *, kind: AgentKind, max_parallel:
         judge=JudgeKind.RULES,
     )
     suite_run_id = client.suites.start(wanted, workspace="bench")
-    for _ in client.suites.watch(suite_run_id):
+    for _ in client.suites.watch(suite_run_id, workspace="bench"):
         pass
     return _complete(client, suite_run_id, load)
 
 
 def _complete(client: bootstrap.Client, suite_run_id: uuid.UUID, load: Load) -> SuiteResult:
-    result = client.suites.result(suite_run_id)
+    result = client.suites.result(suite_run_id, workspace="bench")
     # The greeting, then a line and an answer each turn: a run that broke off early would make a fine figure.
     assert result is not None
     short = [run for run in result.runs if run.turns != 1 + 2 * load.turns]

@@ -117,6 +117,14 @@ class Settings(BaseSettings):
 
     # -- runs of scenarios. In the broker and at work at once, of all suites: about 2 x the slots that run.
     run_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_RUN_IN_FLIGHT_LIMIT")
+    # Waits of a run whose agent or caller fails, before it goes on at the same turn: about 2 min in all, counted from its
+    # last turn on. People and pipelines wait for suites: an agent that is down should be an error soon.
+    run_retry_schedule_s: tuple[float, ...] = Field(
+        default=(2, 5, 15, 30, 60), min_length=1, validation_alias="QA_RUN_RETRY_SCHEDULE_S"
+    )
+    # From its first turn on, waits included: a run is not played any longer, and its grading is waited for as long again.
+    # A scenario with a longer limits.run_s has that.
+    run_deadline_s: float = Field(default=3600.0, gt=0, validation_alias="QA_RUN_DEADLINE_S")
     # How often a repeat is played again that the simulated caller spoilt.
     caller_retries: int = Field(default=2, ge=0, le=10, validation_alias="QA_CALLER_RETRIES")
 

@@ -29,21 +29,24 @@ from qa_worker.application.playing import (
 from qa_worker.application.ports import Leases
 from qa_worker.application.run_scenario import run_scenario
 from qa_worker.application.run_suite import start_suite
-from qa_worker.application.running import ProgressEvent, WantedSuite
+from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgress, WantedSuite
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure
 from qa_worker.domain.outcome import Outcome
+from qa_worker.domain.playback import PlayedTurn
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.scenario import ExpectedOutcome, Limits, Play, Scenario, Told
+from qa_worker.domain.suite import SuiteResult
 from qa_worker.domain.transcript import Role, Turn
 from tests.builders import a_grading
 from tests.conftest import UnitsOfWork
 from tests.fakes import FixedJitter, FrozenClock, NoContext, NoLeases
 
+MINE = "default"
 TOLD = ExpectedOutcome(told=(Told("the time", ("at ten",)),))
 LINES = ("I need a table for two on Friday.", "At eight in the evening.", "Thank you, goodbye.")
 
@@ -78,6 +81,7 @@ class FakePlayers:
     answer: Callable[[PlayContext, Sequence[Turn], str], AgentReply | Failure]
     lines: Callable[[PlayContext, Sequence[Turn], int], CallerReply | Failure] | None = None
     missing: str = ""
+    name: str = "fake"
     asked: list[tuple[uuid.UUID, str]] = field(default_factory=list)
     heard: list[Sequence[Turn]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -128,6 +132,25 @@ class Heard:
         self.events.append(event)
 
 
+class InMine:
+    """What can be asked of the read side, for the workspace of the stage."""
+
+    def __init__(self, queries: PostgresSuiteQueries) -> None:
+        self._queries = queries
+
+    def progress(self, suite_run_id: uuid.UUID) -> SuiteProgress | None:
+        return self._queries.progress(suite_run_id, workspace_name=MINE)
+
+    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
+        return self._queries.result(suite_run_id, workspace_name=MINE)
+
+    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
+        return self._queries.turns(run_id, workspace_name=MINE)
+
+    def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:
+        return self._queries.recent(workspace_name, limit=limit)
+
+
 class Stage:
     """One worker on a real database."""
 
@@ -137,7 +160,8 @@ class Stage:
         self.players = players or FakePlayers(politely)
         self.progress = Heard()
         self.slept: list[float] = []
-        self.queries = PostgresSuiteQueries(uow.engine)
+        self.read_side = PostgresSuiteQueries(uow.engine)
+        self.queries = InMine(self.read_side)
         judges: dict[JudgeKind, Judge] = {JudgeKind.RULES: RulesJudge()}
         direct = DirectRecords(uow)
         grading = Tools(
@@ -160,6 +184,8 @@ class Stage:
             settling=direct,
             progress=self.progress,
             sleep=self.slept.append,
+            policy=RetryPolicy((10.0, 20.0), max_attempts=3, unreadable_attempts=2, parks_blocked=False),
+            deadline_s=3600.0,
             caller_retries=2,
         )
 
@@ -187,7 +213,7 @@ class Stage:
             repeats,
         )
         own = self.tools.grading.grading.rubric.rubric.name
-        return start_suite(wanted, workspace_name="default", max_attempts=3, tools=self.tools.suites, own_rubric=own)
+        return start_suite(wanted, workspace_name=MINE, max_attempts=3, tools=self.tools.suites, own_rubric=own)
 
     def play(self, run_id: uuid.UUID) -> Outcome:
         """Play one run."""

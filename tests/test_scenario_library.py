@@ -26,6 +26,7 @@ from qa_worker.domain.markers import parse_freely
 from qa_worker.domain.rubric import Rubric
 from qa_worker.domain.run import Completion
 from qa_worker.domain.scenario import Play, Scenario, known_to_caller
+from qa_worker.domain.transcript import Role
 from qa_worker.domain.verdict import decide
 from qa_worker.rubrics import default_rubric_text
 from qa_worker.samples import sample_files
@@ -51,7 +52,7 @@ def judged(scenario: Scenario, agent: AgentUnderTest, played: Played, rubric: Ru
     """What the judge that needs no model says of a run."""
     talked = played.transcript
     collected = collect(talked, agent=agent.agent, expected=scenario.expected.call, checks=rubric.checks)
-    evidence = expectations.of_run(collected, played.completion)
+    evidence = expectations.of_run(collected, played.completion, answered=played.turns[-1].role is not Role.CALLER)
     missed = expectations.check(talked, scenario.expected)
     assessment = expectations.filled(rules.assess(evidence, rubric=rubric, has_tools=True), scenario.expected)
     established = (*rules.established(evidence, rubric=rubric), *expectations.findings(missed, rubric=rubric))

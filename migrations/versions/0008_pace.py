@@ -1,7 +1,7 @@
 """how long an endpoint takes for a delivery, so that slow ones get one slot each
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 """
 
 from __future__ import annotations

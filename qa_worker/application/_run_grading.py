@@ -9,7 +9,17 @@ from datetime import timedelta
 from typing import assert_never
 
 from qa_worker.application._grading import attempt_record, charge, evidence_of, no_judge, request_for, tried_before
-from qa_worker.application._run_record import RunTools, end_run, next_after, tell, write_end, write_wait
+from qa_worker.application._run_record import (
+    RunTools,
+    allowed_s,
+    end_run,
+    tell,
+    told,
+    wait_or_end,
+    waits_beyond,
+    write_end,
+    write_wait,
+)
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Added, Claimed, NamedRubric, UnitOfWork
 from qa_worker.application.running import ClaimedRun
@@ -26,6 +36,7 @@ from qa_worker.domain.retry import next_step
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import NOT_GRADED, Completion, Ended, RunState, settle
 from qa_worker.domain.run_evidence import as_played
+from qa_worker.domain.transcript import Role
 from qa_worker.domain.verdict import could_not_read, decide
 from qa_worker.domain.work import Lane, WorkState
 
@@ -63,11 +74,15 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
         rows,
         completion,
         claimed,
-        as_played(expectations.of_run(evidence_of(claimed), completion), rows),
+        as_played(expectations.of_run(evidence_of(claimed), completion, answered=_answered(rows)), rows),
         expectations.check(transcript, scenario.expected, unheard=unheard_of(rows)),
     )
     with tools.grading.leases.hold([claimed.lease]):
         return _judged(graded, tools)
+
+
+def _answered(rows: Rows) -> bool:
+    return bool(rows) and rows[-1].turn.role is not Role.CALLER
 
 
 def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | Failure:
@@ -133,13 +148,10 @@ def _rubric(work: UnitOfWork, run: ClaimedRun, added: Added, tools: RunTools) ->
     return work.rubrics.default_for(added.key.workspace, added.key.agent_id) or tools.grading.grading.rubric
 
 
-def _not_graded(run: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> Parked | Dead:
-    held = failure == _HELD
+def _not_graded(run: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> Done | RetryAt | Parked | Dead:
     again_at = tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S)
-    step = Parked(again_at, failure.code) if held else Dead(failure.code)
-    tools.settling.write(lambda work: write_wait(work, run, step, failure, tools))
-    tell(run, rows, RunState.PENDING if held else RunState.ERROR, tools)
-    return step
+    step = Parked(again_at, failure.code) if failure == _HELD else Dead(failure.code)
+    return wait_or_end(run, rows, step, failure, tools)
 
 
 def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
@@ -189,16 +201,28 @@ def _decided(graded: _Graded, assessment: Assessment) -> Evaluation:
 
 
 def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> Done | RetryAt | Parked | Dead:
-    lease, grading = graded.claimed.lease, tools.grading
-    now, jitter = grading.clock.now(), grading.jitter.fraction()
-    tried = tried_before(lease, answer, failure, grading)
-    step = next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
+    step = _next_after(graded, failure, answer, tools)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = graded.claimed.version.rubric
         proven = rules.established(graded.evidence, rubric=rubric)
         found = (*proven, *expectations.findings(graded.missed, rubric=rubric))
         return _finish(graded, could_not_read(rubric=rubric, code=failure.code, established=found), answer, tools)
     return _postpone(graded, failure, answer, tools, step=step)
+
+
+def _next_after(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> RetryAt | Parked | Dead:
+    lease, grading = graded.claimed.lease, tools.grading
+    tried = tried_before(lease, answer, failure, grading)
+    now, jitter = grading.clock.now(), grading.jitter.fraction()
+    return next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
+
+
+def _bounded(
+    step: RetryAt | Parked | Dead, run: ClaimedRun, failure: Failure, tools: RunTools
+) -> RetryAt | Parked | Dead:
+    """The judge is waited for as long as the run was allowed to take, and no longer: its suite has to end some day."""
+    until = None if run.until is None else run.until + timedelta(seconds=allowed_s(run, tools))
+    return Dead(failure.code) if waits_beyond(step, until) else step
 
 
 def _finish(graded: _Graded, evaluation: Evaluation, answer: JudgeAnswer, tools: RunTools) -> Done:
@@ -222,10 +246,11 @@ def _postpone(
     tools: RunTools,
     *,
     step: RetryAt | Parked | Dead | None = None,
-) -> RetryAt | Parked | Dead:
+) -> Done | RetryAt | Parked | Dead:
     """The evaluation and its run wait together, or are given up together."""
     now, lease = tools.grading.clock.now(), graded.claimed.lease
-    chosen = step or next_after(graded.run, failure, tools)
+    chosen = _bounded(step or _next_after(graded, failure, answer, tools), graded.run, failure, tools)
+    states: list[RunState] = []
 
     def write(work: UnitOfWork) -> None:
         match chosen:
@@ -242,8 +267,7 @@ def _postpone(
                 work.evaluations.bury(lease, evidence=graded.evidence, record=record)
             case _:
                 assert_never(chosen)
-        write_wait(work, graded.run, chosen, failure, tools)
+        states.append(write_wait(work, graded.run, chosen, failure, tools))
 
     tools.settling.write(write, lease=lease)
-    tell(graded.run, graded.rows, RunState.ERROR if isinstance(chosen, Dead) else RunState.PENDING, tools)
-    return chosen
+    return told(graded.run, graded.rows, chosen, states[-1], tools)

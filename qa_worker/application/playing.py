@@ -7,7 +7,7 @@ history, because the next turn of a run may be played by another process.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -51,9 +51,17 @@ class Target:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+def never() -> bool:
+    """For runs that nobody can cancel."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class PlayContext:
-    """Which run is played, of what, for whom. The same for every turn of a run."""
+    """Which run is played, of what, for whom. The same for every turn of a run.
+
+    `stop` tells whether a cancel was asked for. It costs a query: to be asked before each further request of one reply.
+    """
 
     run_id: uuid.UUID
     workspace: WorkspaceId
@@ -61,6 +69,8 @@ class PlayContext:
     agent: AgentUnderTest
     limits: Limits
     target: Target = field(default_factory=Target)
+    workspace_name: str = ""
+    stop: Callable[[], bool] = field(default=never, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,7 @@ class AgentReply:
     cost_micro_usd: None where the price isn't known.
     faults: what of it is a fault of the test, by the turn that shows it.
     ready_s: when each of the turns was there, in seconds from the end of the caller's words; empty where all came at once.
+    cut_short: the run was cancelled meanwhile, and these turns are only the beginning of it.
     """
 
     turns: tuple[Turn, ...]
@@ -84,6 +95,7 @@ class AgentReply:
     cost_micro_usd: int | None = 0
     ready_s: tuple[float, ...] = ()
     faults: Mapping[int, str] = field(default_factory=dict)
+    cut_short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +124,10 @@ class AgentPlayer(Protocol):
 
 
 class CallerPlayer(Protocol):
-    """Plays the caller."""
+    """Plays the caller. `name` is that of its model, or `script`: results of different callers are hardly comparable."""
+
+    @property
+    def name(self) -> str: ...
 
     def line(self, context: PlayContext, history: Sequence[Turn], number: int) -> CallerReply | Failure:
         """The caller's next line. `number` counts from 0 the lines that this run's caller has given before.

@@ -119,7 +119,7 @@ def _run(work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> uuid.UUI
         return _RUN_ALIVE
     if not work.suites.reopen(revived.suite_run_id):
         return _SUITE_CANCELLED
-    for one in work.suites.queue_next(revived.suite_run_id, limit=replaying.run_limit):
+    for one in work.suites.queue_due(limit=replaying.run_limit, batch=replaying.run_limit, left=None):
         work.nudge(messages.run_scenario(one))
     return revived.id
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from qa_worker.application._run_grading import grade_run
-from qa_worker.application._run_record import RunTools, postpone, tell
+from qa_worker.application._run_record import (
+    RunTools,
+    allowed_s,
+    end_run,
+    next_after,
+    postpone,
+    tell,
+    wait_or_end,
+    waits_beyond,
+)
 from qa_worker.application.playing import SIMULATED, AgentPlayer, AgentReply, CallerPlayer, CallerReply
 from qa_worker.application.running import ClaimedRun, Played, totals
 from qa_worker.domain.errors import LeaseLost, QaError, StoreUnavailable
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.outcome import Outcome, Skipped
+from qa_worker.domain.outcome import Dead, Outcome, Skipped
 from qa_worker.domain.playback import (
     AskAgent,
     AskCaller,
@@ -36,11 +46,15 @@ from qa_worker.domain.playback import (
     playable,
     replied,
 )
-from qa_worker.domain.run import Completion, RunState
+from qa_worker.domain.run import Completion, RunState, settle
 from qa_worker.domain.transcript import Role, Turn
 from qa_worker.domain.work import WorkState, WorkStatus
 
 LEASE_LOST = "lease lost: another worker has this run by now"
+_LOOK_EVERY_S = 1.0
+_UNANSWERED = Failure(
+    FailureKind.TRANSIENT, "run_deadline", "The run's time was up before the agent had answered once."
+)
 _MUTE = Failure(FailureKind.UNREADABLE, "caller_said_nothing", "The simulated caller's line holds nothing to play.")
 
 
@@ -72,26 +86,33 @@ class _Conversation:
     """One run in this process: its rows, its two players, and how long it has been at it."""
 
     def __init__(self, claimed: ClaimedRun, tools: RunTools) -> None:
-        self._claimed = claimed
+        allowed = timedelta(seconds=allowed_s(claimed, tools) - claimed.age_s)
+        self._claimed = replace(claimed, until=tools.grading.clock.now() + allowed)
+        self._context = replace(claimed.context, stop=self._stop_asked)
         self._tools = tools
         self._rows: Sequence[PlayedTurn] = claimed.rows
         self._unwritten: dict[int, PlayedTurn] = {}
         self._began = tools.grading.clock.now()
         self._cancel_asked = claimed.cancel_asked
+        self._cut_short = False
+        self._caller_name = ""
         self._live = claimed.context.target.kind not in SIMULATED
 
     def go_on(self) -> Outcome:
         """To the end of the run, or to where it has to wait."""
+        if self._cancel_asked:
+            return end_run(self._claimed, self._rows, settle(Completion.CANCELLED), self._tools)
         tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
         if self._claimed.completion is not None:
             return grade_run(self._claimed, self._rows, self._claimed.completion, self._tools)
         try:
             players = self._tools.players
-            agent, caller = players.agent(self._claimed.context), players.caller(self._claimed.context)
+            agent, caller = players.agent(self._context), players.caller(self._context)
         except QaError as missing:
             # Nothing was played, and nothing will be before somebody has seen to it.
             refused = Failure(FailureKind.REJECTED, "no_player", str(missing))
             return postpone(self._claimed, self._rows, refused, self._tools)
+        self._caller_name = caller.name
         try:
             ended_by = self._play(agent, caller)
             self._write()
@@ -103,11 +124,23 @@ class _Conversation:
             postpone(self._claimed, self._rows, Failure(FailureKind.TRANSIENT, "internal_error", message), self._tools)
             raise
         if isinstance(ended_by, Failure):
-            return postpone(self._claimed, self._rows, ended_by, self._tools)
+            return self._postponed(ended_by)
+        if ended_by is Completion.TIMEOUT and not _happened(self._rows):
+            return wait_or_end(self._claimed, self._rows, Dead(_UNANSWERED.code), _UNANSWERED, self._tools)
         return grade_run(self._claimed, self._rows, ended_by, self._tools)
 
+    def _postponed(self, failure: Failure) -> Outcome:
+        """The run waits, or is given up; where its time would be up by then, what happened is graded now."""
+        step = next_after(self._claimed, failure, self._tools)
+        if waits_beyond(step, self._claimed.until):
+            if _happened(self._rows):
+                completion = Completion.CANCELLED if self._stop_asked() else Completion.TIMEOUT
+                return grade_run(self._claimed, self._rows, completion, self._tools)
+            step = Dead(failure.code)
+        return wait_or_end(self._claimed, self._rows, step, failure, self._tools)
+
     def _play(self, agent: AgentPlayer, caller: CallerPlayer) -> Completion | Failure:
-        context = self._claimed.context
+        context = self._context
         while True:
             step = next_step(self._rows, context.scenario, greeting=context.agent.greeting, limits=context.limits)
             # A conversation that has come to its end is graded, also where a cancel was asked for meanwhile.
@@ -128,11 +161,15 @@ class _Conversation:
             # A fixed line cost nothing and would be the same again: it is written with the answer to it.
             if not isinstance(step, AskCaller | MakeMove) or _has_cost(taken):
                 self._write()
+            if self._cut_short:
+                return Completion.CANCELLED
 
     def _stopped_by(self) -> Completion | None:
         if self._cancel_asked:
             return Completion.CANCELLED
-        return Completion.TIMEOUT if self._played_s() >= self._claimed.context.limits.run_s else None
+        until = self._claimed.until
+        late = until is not None and self._tools.grading.clock.now() >= until
+        return Completion.TIMEOUT if late or self._played_s() >= self._context.limits.run_s else None
 
     def _take(
         self, step: Greet | AskCaller | MakeMove | AskAgent, agent: AgentPlayer, caller: CallerPlayer
@@ -150,25 +187,31 @@ class _Conversation:
                 assert_never(step)
 
     def _caller(self, caller: CallerPlayer, number: int) -> Written | Completion | Failure:
-        reply = caller.line(self._claimed.context, history_of_caller(self._rows), number)
+        reply = caller.line(self._context, history_of_caller(self._rows), number)
         if isinstance(reply, Failure):
             return reply
         line = Line(reply.line, number, reply.done)
         if not playable(line):
-            return ended_without_a_word(self._claimed.context.scenario) if reply.done else _MUTE
+            return ended_without_a_word(self._context.scenario) if reply.done else _MUTE
         return self._move(line, 0, reply)
 
     def _move(self, line: Line, move: int, reply: CallerReply | None = None) -> Written:
-        silence_s = pause_s(line, move, live=self._live)
-        if silence_s:
-            self._tools.sleep(silence_s)
+        self._keep_silent(pause_s(line, move, live=self._live))
         usage, cost = (reply.usage, reply.cost_micro_usd) if reply else (Usage(), 0)
         return moved(self._rows, line, move, live=self._live, usage=usage, cost_micro_usd=cost)
 
+    def _keep_silent(self, left_s: float) -> None:
+        """Wait for so long, or until a cancel is asked for."""
+        while left_s > 0 and not self._cut_short:
+            self._tools.sleep(min(left_s, _LOOK_EVERY_S))
+            left_s -= _LOOK_EVERY_S
+            self._cut_short = self._stop_asked()
+
     def _agent(self, agent: AgentPlayer, history: Sequence[Turn], told: str) -> Written | Failure:
-        reply = agent.reply(self._claimed.context, history, told)
+        reply = agent.reply(self._context, history, told)
         if isinstance(reply, Failure):
             return reply
+        self._cut_short = reply.cut_short
         return replied(
             self._rows,
             reply.turns,
@@ -183,17 +226,28 @@ class _Conversation:
         if not self._unwritten:
             return
         usage, cost = totals(self._rows)
-        played = Played(len(self._rows), now_s(self._rows), self._played_s(), usage, cost)
+        played = Played(len(self._rows), now_s(self._rows), self._played_s(), usage, cost, self._caller_name)
         asked: list[bool] = []
         lease, written = self._claimed.lease, self._unwritten
         self._tools.grading.records.submit(lambda work: asked.append(work.runs.append(lease, written, played))).result()
         self._unwritten, self._cancel_asked = {}, asked[-1]
+        self._claimed = replace(self._claimed, lease=replace(lease, attempt=1, parked=0), unreadable=0)
         tell(self._claimed, self._rows, RunState.RUNNING, self._tools)
+
+    def _stop_asked(self) -> bool:
+        with self._tools.grading.uow() as work:
+            return work.runs.cancel_asked(self._claimed.ref.id)
 
     def _played_s(self) -> float:
         """Real seconds spent on this run by all workers that had it. What it waited in its row doesn't count."""
         now: datetime = self._tools.grading.clock.now()
         return self._claimed.played_s + (now - self._began).total_seconds()
+
+
+def _happened(rows: Sequence[PlayedTurn]) -> bool:
+    """Whether the agent has done anything since the caller first spoke, so that there is something to grade."""
+    spoken = [place for place, row in enumerate(rows) if row.turn.role is Role.CALLER]
+    return bool(spoken) and any(row.turn.role is not Role.CALLER for row in rows[spoken[0] :])
 
 
 def _has_cost(written: Written) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qa_worker import messages
-from qa_worker.application._run_record import SuiteTools, go_on, note_failed
+from qa_worker.application._run_record import BATCH, SuiteTools, end_suite, go_on, note_failed, send_due
 from qa_worker.application.ports import Rescued, UnitOfWork
 from qa_worker.application.purse import Left
 from qa_worker.application.running import MOST_RUNS, WantedSuite
@@ -15,7 +15,6 @@ from qa_worker.domain.agent_under_test import unknown_tools
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.errors import Collided, InvalidInput
 
-BATCH = 500
 _TRIES = 3
 
 
@@ -35,8 +34,7 @@ def start_suite(
     with tools.uow() as work:
         _check_rubrics(work, wanted, workspace_name, own_rubric)
         suite_run_id = work.suites.add(wanted, workspace_name=workspace_name, max_attempts=max_attempts)
-        for run_id in work.suites.queue_next(suite_run_id, limit=tools.in_flight_limit):
-            work.nudge(messages.run_scenario(run_id))
+        send_due(work, tools)
         work.commit()
     return suite_run_id
 
@@ -86,11 +84,9 @@ def dispatch_runs(*, tools: SuiteTools, left: Callable[[], Left]) -> int:
     _apply_cancels(tools)
     money = left()
     with tools.uow() as work:
-        due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH, left=money)
-        for run_id in due:
-            work.nudge(messages.run_scenario(run_id))
+        sent = send_due(work, tools, left=money)
         work.commit()
-    return len(due)
+    return sent
 
 
 def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[], int]) -> Rescued:
@@ -112,20 +108,22 @@ def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[
             note_failed(work, ref, "could not be measured: its workers died", tools)
         # In one order for everybody, because each locks its suite.
         for suite_run_id in sorted({ref.suite_run_id for ref in ended}):
-            go_on(work, suite_run_id, tools)
+            end_suite(work, suite_run_id, tools)
+        # After all of them: it locks other suites without waiting for them, in no order.
+        send_due(work, tools)
         work.commit()
     return Rescued(freed=freed, buried=len(ended), resent=len(lost))
 
 
-def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
-    """Stop a suite run: what waits at once, what runs before its next turn. False where nobody knows it.
+def cancel_suite(*, suite_run_id: uuid.UUID, workspace_name: str, tools: SuiteTools) -> bool:
+    """Stop a suite run: what waits at once, what runs before its next turn. False where the workspace has none such.
 
     Raises:
         StoreUnavailable: the database is out of reach; nothing was asked for.
 
     """
     with tools.uow() as work:
-        known = work.suites.ask_cancel(suite_run_id)
+        known = work.suites.ask_cancel(suite_run_id, workspace_name=workspace_name)
         work.commit()
     if known:
         # By now no run of it can begin any more. Where this process dies here, the dispatcher does the rest.
@@ -136,10 +134,10 @@ def cancel_suite(*, suite_run_id: uuid.UUID, tools: SuiteTools) -> bool:
     return known
 
 
-def cancel_run(*, run_id: uuid.UUID, tools: SuiteTools) -> bool:
-    """Stop one run, as `cancel_suite` does. False where nobody knows it."""
+def cancel_run(*, run_id: uuid.UUID, workspace_name: str, tools: SuiteTools) -> bool:
+    """Stop one run, as `cancel_suite` does. False where the workspace has none such."""
     with tools.uow() as work:
-        ref = work.runs.cancel(run_id)
+        ref = work.runs.cancel(run_id, workspace_name=workspace_name)
         if ref is not None:
             go_on(work, ref.suite_run_id, tools)
         work.commit()

@@ -20,7 +20,7 @@ from qa_worker.domain.playback import PlayedTurn, Written
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import Completion, Ended, RunState
 from qa_worker.domain.scenario import Scenario
-from qa_worker.domain.suite import SuiteResult
+from qa_worker.domain.suite import RunResult, SuiteResult
 from qa_worker.domain.work import Lease, WorkStatus
 
 MOST_RUNS = 5_000
@@ -80,7 +80,10 @@ class ClaimedRun:
     """A run that is ours until its lease runs out, with all that happened so far.
 
     `completion` is None while the conversation goes on; after that only the grading is left. `played_s` are the real
-    seconds that workers have spent on it. `attempt_no` counts from 1 the runs of this repeat.
+    seconds that workers have spent on it, `age_s` those since it was taken for the first time, waits included; `until` is
+    when it has to be over, by the clock of the worker that has it. `lease.attempt` counts from its last turn on, and
+    `unreadable` how many of these attempts got an answer nobody could use. `attempt_no` counts from 1 the runs of this
+    repeat.
     """
 
     lease: Lease
@@ -94,17 +97,24 @@ class ClaimedRun:
     attempt_no: int = 1
     played_s: float = 0.0
     cancel_asked: bool = False
+    age_s: float = 0.0
+    until: datetime | None = None
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a run has come to: written with every exchange, as totals, so that writing it twice changes nothing."""
+    """What a run has come to: written with every exchange, as totals, so that writing it twice changes nothing.
+
+    `caller` is the name of the caller's player.
+    """
 
     turns: int
     clock_s: float
     played_s: float
     usage: Usage
     cost_micro_usd: int | None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +149,19 @@ class Runs(Protocol):
         """What it is about."""
         ...
 
+    def cancel_asked(self, run_id: uuid.UUID) -> bool:
+        """Whether somebody wants it cancelled."""
+        ...
+
+    def hold(self, lease: Lease) -> bool:
+        """The same for the rest of this transaction, in which no such request can come. Raises LeaseLost."""
+        ...
+
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
-        """Store turns; True where a cancel was asked for. Raises LeaseLost. Doing it again changes nothing."""
+        """Store turns; True where a cancel was asked for. Raises LeaseLost. Doing it again changes nothing.
+
+        Attempts are counted anew from here.
+        """
         ...
 
     def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
@@ -156,7 +177,7 @@ class Runs(Protocol):
         ...
 
     def again(self, run_id: uuid.UUID) -> None:
-        """The same repeat once more, as the next attempt."""
+        """The same repeat once more, as the next attempt; not where it was to be cancelled."""
         ...
 
     def revive(self, run_id: uuid.UUID) -> RunRef | None:
@@ -174,8 +195,11 @@ class Runs(Protocol):
         """Runs queued longer ago than that and never claimed, except for as many as have messages `waiting`."""
         ...
 
-    def cancel(self, run_id: uuid.UUID) -> RunRef | None:
-        """A waiting run is cancelled at once, a running one is told; None where nobody knows such a run."""
+    def cancel(self, run_id: uuid.UUID, *, workspace_name: str) -> RunRef | None:
+        """A waiting run is cancelled at once, a running one is told; None where the workspace has no such run.
+
+        The same for later attempts of the same repeat.
+        """
         ...
 
 
@@ -186,18 +210,11 @@ class Suites(Protocol):
         """Store the versions of all scenarios and of the agent, the suite run and all its runs."""
         ...
 
-    def queue_next(self, suite_run_id: uuid.UUID, *, limit: int) -> Sequence[uuid.UUID]:
-        """Note that messages are about to be sent: for as many due runs of this suite as may be in flight.
+    def queue_due(self, *, limit: int, batch: int, left: Left | None) -> Sequence[uuid.UUID]:
+        """Note that messages are about to be sent for these due runs: suites with the fewest in flight go first.
 
-        `limit` is how many runs may be queued or running of all suites together. What waits for a spent budget is left
-        to `queue_due`.
-        """
-        ...
-
-    def queue_due(self, *, limit: int, batch: int, left: Left) -> Sequence[uuid.UUID]:
-        """As `queue_next`, for all suites: those with the fewest runs in flight go first.
-
-        Also what waits for a budget of which something is `left`.
+        `limit` is how many runs may be queued or running of all suites together. What waits for a budget is among them
+        where something is `left` of it; where that isn't known (None), it never is.
         """
         ...
 
@@ -209,8 +226,8 @@ class Suites(Protocol):
         """Something of it goes on: it runs again until `complete` ends it anew. False where it was cancelled."""
         ...
 
-    def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:
-        """Note that no run of it may begin any more; False where nobody knows such a suite. Commit before `cancel_asked`."""
+    def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:
+        """Note that no run of it may begin any more; False where the workspace has no such suite. Commit before `cancel_asked`."""
         ...
 
     def cancel_asked(self, *, limit: int) -> Sequence[uuid.UUID]:
@@ -255,7 +272,7 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """Where one run stands."""
+    """Where one run stands. One that waits for its next attempt says why (`wait_reason`, `message`), and until when."""
 
     id: uuid.UUID
     scenario: str
@@ -266,6 +283,7 @@ class RunProgress:
     max_turns: int
     wait_reason: str = ""
     message: str = ""
+    waits_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,23 +310,43 @@ class SuiteLine:
     runs: Mapping[RunState, int]
 
 
-class SuiteQueries(Protocol):
-    """The read side. Raises StoreUnavailable."""
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run with all that happened in it so far, whatever became of it."""
 
-    def progress(self, suite_run_id: uuid.UUID) -> SuiteProgress | None:
-        """Where it stands now; None where nobody knows it."""
+    run: RunResult
+    suite_run_id: uuid.UUID
+    suite: str
+    agent: str
+    agent_version: str
+    turns: tuple[PlayedTurn, ...]
+
+
+class SuiteQueries(Protocol):
+    """The read side: what belongs to another workspace is not there. Raises StoreUnavailable."""
+
+    def progress(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteProgress | None:
+        """Where it stands now; None where the workspace has no such suite run."""
         ...
 
-    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
+    def result(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> SuiteResult | None:
         """All its runs, with scores and findings."""
+        ...
+
+    def run(self, run_id: uuid.UUID, *, workspace_name: str) -> RunView | None:
+        """One run and its conversation."""
+        ...
+
+    def runs_beginning(self, beginning: str, *, workspace_name: str, limit: int) -> Sequence[uuid.UUID]:
+        """The runs whose ids begin so, the latest first."""
         ...
 
     def recent(self, workspace_name: str, *, limit: int) -> Sequence[SuiteLine]:
         """The latest suite runs of a workspace, the newest first."""
         ...
 
-    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
-        """What happened in a run so far."""
+    def turns(self, run_id: uuid.UUID, *, workspace_name: str) -> Sequence[PlayedTurn]:
+        """What happened in a run so far; nothing where the workspace has no such run."""
         ...
 
 

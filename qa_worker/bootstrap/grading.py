@@ -45,6 +45,16 @@ def retry_policy(chosen: Settings) -> RetryPolicy:
     )
 
 
+def run_retry_policy(chosen: Settings) -> RetryPolicy:
+    """When a run goes on whose agent or caller failed: soon, and not for long."""
+    return RetryPolicy(
+        schedule_s=chosen.run_retry_schedule_s,
+        max_attempts=len(chosen.run_retry_schedule_s) + 1,
+        unreadable_attempts=chosen.unreadable_attempts,
+        parks_blocked=False,
+    )
+
+
 def named_rubric(text: str, *, source: str) -> NamedRubric:
     """A rubric from the text of a file. Raises InvalidInput."""
     rubric, overrides = parse_rubric(text, source=source)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from ipaddress import ip_network
+from typing import Any
 
 import httpx
 from sqlalchemy import Engine
@@ -32,6 +34,8 @@ from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.scenario import Play
 from qa_worker.settings import Settings
 
+_NAMED = re.compile(r"\$\{([^}]*)\}")
+_NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 _CONNECT_S = 5.0
 _LONGEST_READ_S = 600.0
@@ -58,6 +62,7 @@ class WorkerPlayers:
     def agent(self, context: PlayContext) -> AgentPlayer:
         """See the port. Raises InvalidInput where a setting of the target is wrong, or a key is missing."""
         settings = context.target.settings
+        check_owners(settings, context.workspace_name)
         match context.target.kind:
             case AgentKind.SCRIPTED:
                 return ScriptedAgent(context.agent.script)
@@ -171,6 +176,26 @@ def secret(name: str) -> str:
     if not value:
         raise InvalidInput("headers", f"names {name}, which is not set", "Set it where the workers run")
     return value
+
+
+def check_owners(settings: Mapping[str, Any], workspace: str) -> None:
+    """A secret whose name begins with that of a workspace, and two underscores, is for agents of that workspace alone.
+
+    Raises InvalidInput.
+    """
+    headers = settings.get("headers")
+    for value in headers.values() if isinstance(headers, Mapping) else ():
+        for name in _NAMED.findall(str(value)):
+            owner, parted, _ = name.removeprefix(SECRET_PREFIX).partition("__")
+            if parted and owner != _as_variable(workspace):
+                problem = f"names {name}, which is another workspace's"
+                raise InvalidInput(
+                    "headers", problem, f"This one's begin with {SECRET_PREFIX}{_as_variable(workspace)}__"
+                )
+
+
+def _as_variable(workspace: str) -> str:
+    return _NO_LETTER.sub("_", workspace).upper()
 
 
 def _transport(guard: Guard, tls: ssl.SSLContext) -> httpx.BaseTransport:

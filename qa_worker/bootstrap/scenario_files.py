@@ -7,7 +7,7 @@ from pathlib import Path
 from qa_worker.adapters.importers.agent_file import agent_problems, parse_agent_and_target
 from qa_worker.adapters.importers.scenario import parse_scenario, scenario_problems
 from qa_worker.adapters.importers.scenario_text import scenario_yaml
-from qa_worker.adapters.reports.json_report import comparison_json, suite_json
+from qa_worker.adapters.reports.json_report import comparison_json, run_json, suite_json
 from qa_worker.adapters.reports.junit import junit_xml
 from qa_worker.application.playing import Target
 from qa_worker.bootstrap.grading import default_rubric
@@ -24,6 +24,7 @@ __all__ = [
     "own_rubric",
     "read_agent",
     "read_scenario",
+    "run_json",
     "scenario_faults",
     "scenario_yaml",
     "suite_json",

@@ -19,11 +19,11 @@ from qa_worker.application._run_record import RunTools, SuiteTools
 from qa_worker.application.ports import Rescued, UnitOfWorkFactory
 from qa_worker.application.run_scenario import run_scenario
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs, start_suite
-from qa_worker.application.running import ProgressEvent, SuiteLine, SuiteProgress, WantedSuite
+from qa_worker.application.running import ProgressEvent, RunView, SuiteLine, SuiteProgress, WantedSuite
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import budget, redis_url
-from qa_worker.bootstrap.grading import default_rubric
+from qa_worker.bootstrap.grading import default_rubric, run_retry_policy
 from qa_worker.bootstrap.players import WorkerPlayers
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.playback import PlayedTurn
@@ -49,6 +49,8 @@ class ScenarioJobs:
             settling=DirectRecords(grading.uow, patience_s=chosen.lease_s),
             progress=self._progress,
             sleep=time.sleep,
+            policy=run_retry_policy(chosen),
+            deadline_s=chosen.run_deadline_s,
             caller_retries=chosen.caller_retries,
         )
 
@@ -94,26 +96,34 @@ class Suites:
             own_rubric=default_rubric().rubric.name,
         )
 
-    def watch(self, suite_run_id: uuid.UUID) -> Iterator[SuiteProgress | ProgressEvent]:
+    def watch(self, suite_run_id: uuid.UUID, *, workspace: str) -> Iterator[SuiteProgress | ProgressEvent]:
         """See `watch_suite`. Raises LookupError, StoreUnavailable."""
-        return watch_suite(suite_run_id=suite_run_id, queries=self._queries, feed=self._feed)
+        return watch_suite(suite_run_id=suite_run_id, workspace_name=workspace, queries=self._queries, feed=self._feed)
 
-    def cancel(self, suite_run_id: uuid.UUID) -> bool:
+    def cancel(self, suite_run_id: uuid.UUID, *, workspace: str) -> bool:
         """See `cancel_suite`. Raises StoreUnavailable."""
-        return cancel_suite(suite_run_id=suite_run_id, tools=self._tools)
+        return cancel_suite(suite_run_id=suite_run_id, workspace_name=workspace, tools=self._tools)
 
-    def cancel_run(self, run_id: uuid.UUID) -> bool:
+    def cancel_run(self, run_id: uuid.UUID, *, workspace: str) -> bool:
         """See `cancel_run`. Raises StoreUnavailable."""
-        return cancel_run(run_id=run_id, tools=self._tools)
+        return cancel_run(run_id=run_id, workspace_name=workspace, tools=self._tools)
 
-    def result(self, suite_run_id: uuid.UUID) -> SuiteResult | None:
-        """All its runs, with scores and findings; None where nobody knows it. Raises StoreUnavailable."""
-        return self._queries.result(suite_run_id)
+    def result(self, suite_run_id: uuid.UUID, *, workspace: str) -> SuiteResult | None:
+        """All its runs, with scores and findings; None where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.result(suite_run_id, workspace_name=workspace)
 
     def recent(self, workspace: str, *, limit: int = 20) -> Sequence[SuiteLine]:
         """The latest suite runs of a workspace. Raises StoreUnavailable."""
         return self._queries.recent(workspace, limit=limit)
 
-    def turns(self, run_id: uuid.UUID) -> Sequence[PlayedTurn]:
-        """What happened in a run so far. Raises StoreUnavailable."""
-        return self._queries.turns(run_id)
+    def run(self, run_id: uuid.UUID, *, workspace: str) -> RunView | None:
+        """One run and its conversation; None where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.run(run_id, workspace_name=workspace)
+
+    def runs_beginning(self, beginning: str, *, workspace: str, limit: int) -> Sequence[uuid.UUID]:
+        """The runs whose ids begin so. Raises StoreUnavailable."""
+        return self._queries.runs_beginning(beginning, workspace_name=workspace, limit=limit)
+
+    def turns(self, run_id: uuid.UUID, *, workspace: str) -> Sequence[PlayedTurn]:
+        """What happened in a run so far; nothing where the workspace has none such. Raises StoreUnavailable."""
+        return self._queries.turns(run_id, workspace_name=workspace)

@@ -42,8 +42,8 @@ def play_samples(client: bootstrap.Client, *, workspace: str) -> None:
         name: client.suites.start(_suite(name, version, scenarios), workspace=workspace)
         for name, version in versions.items()
     }
-    _watch_all(client.suites, suites)
-    found = {name: client.suites.result(suite_run_id) for name, suite_run_id in suites.items()}
+    _watch_all(client.suites, suites, workspace)
+    found = {name: client.suites.result(suite_run_id, workspace=workspace) for name, suite_run_id in suites.items()}
     _tell({name: result for name, result in found.items() if result is not None}, agents)
 
 
@@ -60,14 +60,14 @@ def _suite(name: str, agent: AgentUnderTest, scenarios: Sequence[Scenario]) -> W
     )
 
 
-def _watch_all(suites: bootstrap.Suites, ids: Mapping[str, uuid.UUID]) -> None:
+def _watch_all(suites: bootstrap.Suites, ids: Mapping[str, uuid.UUID], workspace: str) -> None:
+    how = {"workspace": workspace, "timeout_s": _WAIT_S}
     with Board(lines=False) as board:
         for name, suite_run_id in ids.items():
             board.expect(suite_run_id, name)
         # Daemons: an interrupted command doesn't wait for them.
         threads = [
-            threading.Thread(target=follow, args=(suites, one, board), kwargs={"timeout_s": _WAIT_S}, daemon=True)
-            for one in ids.values()
+            threading.Thread(target=follow, args=(suites, one, board), kwargs=how, daemon=True) for one in ids.values()
         ]
         for thread in threads:
             thread.start()

@@ -41,6 +41,7 @@ class _Seen:
     bar: TaskID
     runs: dict[uuid.UUID, RunProgress] = field(default_factory=dict)
     told: set[uuid.UUID] = field(default_factory=set)
+    reasons: set[str] = field(default_factory=set)
     bars: dict[uuid.UUID, TaskID] = field(default_factory=dict)
 
 
@@ -106,7 +107,11 @@ class Board:
         # The rows say why a run ended; and what is over stays over.
         if seen is None or known is None or item.state in FINAL or known.state in FINAL:
             return None
-        seen.runs[item.run_id] = replace(known, state=item.state, turns=max(known.turns, item.turns))
+        # What it waits for, the rows say; one that goes on waits no more.
+        waits = known.wait_reason if item.state is RunState.PENDING else ""
+        seen.runs[item.run_id] = replace(
+            known, state=item.state, turns=max(known.turns, item.turns), wait_reason=waits, waits_until=None
+        )
         return seen
 
     def _draw(self, seen: _Seen) -> None:
@@ -116,8 +121,14 @@ class Board:
                 self._ended(run, seen)
             elif run.state is RunState.RUNNING:
                 self._running(run, seen)
+            elif run.wait_reason and run.wait_reason not in seen.reasons:
+                seen.reasons.add(run.wait_reason)
+                self._waits(run, seen)
         over = sum(run.state in FINAL for run in seen.runs.values())
         note = counted(Counter(run.state for run in seen.runs.values()))
+        waiting = Counter(run.wait_reason for run in seen.runs.values() if run.wait_reason)
+        if waiting:
+            note += "; waiting: " + ", ".join(f"{number} {plain(why)}" for why, number in waiting.most_common(2))
         self._progress.update(seen.bar, completed=over, total=len(seen.runs), note=note)
 
     def _running(self, run: RunProgress, seen: _Seen) -> None:
@@ -129,6 +140,17 @@ class Board:
             bar = self._progress.add_task(f"  {plain(name_of(run))}", total=2 * run.max_turns, note="turns at most")
             seen.bars[run.id] = bar
         self._progress.update(bar, completed=min(run.turns, 2 * run.max_turns))
+
+    def _waits(self, run: RunProgress, seen: _Seen) -> None:
+        """One line for each reason: with an agent that is down all runs wait for the same."""
+        suite = f"{plain(seen.name)}: " if len(self._suites) > 1 else ""
+        why = f"{run.wait_reason}: {run.message}" if run.message else run.wait_reason
+        until = f" Next try {run.waits_until:%H:%M:%S} UTC." if run.waits_until else ""
+        self._progress.console.print(
+            f"[yellow]waiting  [/] {suite}{plain(name_of(run))} after {run.turns} turns: {plain(why)}{until}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     def _ended(self, run: RunProgress, seen: _Seen) -> None:
         bar = seen.bars.pop(run.id, None)
@@ -155,17 +177,24 @@ def counted(states: Counter[RunState]) -> str:
     return ", ".join(f"{states[state]} {state.value}" for state in RunState if states[state]) or "none"
 
 
-def follow(suites: bootstrap.Suites, suite_run_id: uuid.UUID, board: Board, *, timeout_s: float | None = None) -> bool:
+def follow(
+    suites: bootstrap.Suites,
+    suite_run_id: uuid.UUID,
+    board: Board,
+    *,
+    workspace: str,
+    timeout_s: float | None = None,
+) -> bool:
     """Show a suite run until it is over: True; or until the time is up: False. A database that is away is waited for.
 
     Raises:
-        LookupError: nobody knows this suite run.
+        LookupError: the workspace has no such suite run.
 
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
-            for item in suites.watch(suite_run_id):
+            for item in suites.watch(suite_run_id, workspace=workspace):
                 board.take(item)
                 if deadline is not None and time.monotonic() > deadline:
                     return False

@@ -88,22 +88,25 @@ def _lines(result: SuiteResult) -> Iterator[str]:
     if flaky:
         yield f"[bold]Flaky[/bold]         {len(flaky)} of {len(result.scenarios)}: {plain(_names(flaky))}"
     yield f"[bold]Not measured[/bold]  {len(unmeasured)} of {len(result.counted)} runs{_spoilt(result)}"
-    yield from _unmeasured([run for run in unmeasured if run.state in FINAL])
+    yield from _unmeasured([run for run in unmeasured if run.state in FINAL or run.waits_for])
     yield from _test_faults(result)
     yield f"[bold]Cost[/bold]          {_cost(result)}"
     yield from _findings(result)
 
 
 def _unmeasured(runs: Sequence[RunResult]) -> Iterator[str]:
-    """What ended without saying anything of the agent, by its reason."""
+    """What ended without saying anything of the agent, or waits for its next attempt, by its reason."""
     reasons: dict[tuple[RunState, str], list[RunResult]] = {}
     for run in runs:
         reasons.setdefault((run.state, run.why), []).append(run)
     most_first = sorted(reasons.items(), key=lambda reason: -len(reason[1]))
     for (state, why), alike in most_first[:_MOST_UNMEASURED]:
         first = f"{alike[0].scenario} #{alike[0].repeat}"
+        shown = f" (`scenarios show {alike[0].run_id[:8]}`)" if state in FINAL else ""
         others = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}"
+        times = [run.waits_until for run in alike if run.waits_until is not None]
+        again = f" Next try {min(times):%H:%M:%S} UTC." if times else ""
+        yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}{again}{shown}"
     yield from _more(len(reasons) - _MOST_UNMEASURED)
 
 

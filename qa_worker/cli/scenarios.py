@@ -16,9 +16,10 @@ from qa_worker.application.running import WantedSuite
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing, existing_or_temporary
 from qa_worker.cli.render import plain
+from qa_worker.cli.scenario_conversation import conversation
 from qa_worker.cli.scenario_files import foreign_rubrics, misfits, read_scenarios, unanswered
 from qa_worker.cli.scenario_render import recent_table
-from qa_worker.cli.scenario_results import as_uuid, find_suite_run, result_of, tell, tell_comparison, watched
+from qa_worker.cli.scenario_results import as_uuid, find_run, find_suite_run, result_of, tell, tell_comparison, watched
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.comparison import compare
 from qa_worker.domain.drafting import draft
@@ -112,7 +113,9 @@ def run(
     with existing_or_temporary() as place:
         _announce(wanted, target, place.client.judge if judge is None else judge)
         suite_run_id = place.client.suites.start(wanted, workspace=workspace)
-        result = watched(place.client.suites, suite_run_id, timeout_s=timeout, kept=not place.temporary)
+        result = watched(
+            place.client.suites, suite_run_id, workspace=workspace, timeout_s=timeout, kept=not place.temporary
+        )
     tell(result, junit=junit, as_json=as_json)
     if not place.temporary:
         errors.print(f"Suite run {suite_run_id}", highlight=False)
@@ -126,7 +129,7 @@ def watch(
     """Watch a suite run to its end, what happened before first; exit codes as of `run`."""
     with existing() as client:
         suite_run_id = find_suite_run(client.suites, suite_run, workspace)
-        result = watched(client.suites, suite_run_id, timeout_s=timeout)
+        result = watched(client.suites, suite_run_id, workspace=workspace, timeout_s=timeout)
     tell(result, as_json=as_json)
     raise typer.Exit(result.exit_code)
 
@@ -139,11 +142,11 @@ def cancel(
     """Stop a suite run, or one run: what waits at once, what runs before its next turn. What happened is kept."""
     with existing() as client:
         wanted = as_uuid(suite_or_run)
-        if wanted is not None and client.suites.cancel_run(wanted):
+        if wanted is not None and client.suites.cancel_run(wanted, workspace=workspace):
             results.print(f"run {wanted} is cancelled, unless it is over already", highlight=False)
             return
         suite_run_id = find_suite_run(client.suites, suite_or_run, workspace)
-        client.suites.cancel(suite_run_id)
+        client.suites.cancel(suite_run_id, workspace=workspace)
     results.print(f"suite run {suite_run_id} is cancelled, as far as it is not over already", highlight=False)
 
 
@@ -156,7 +159,10 @@ def compare_suites(
 ) -> None:
     """Tell whether the agent got worse from one suite run to another. Exit 1 where it did, 3 where that can't be told."""
     with existing() as client:
-        old, new = (result_of(client.suites, find_suite_run(client.suites, one, workspace)) for one in (before, after))
+        old, new = (
+            result_of(client.suites, find_suite_run(client.suites, one, workspace), workspace)
+            for one in (before, after)
+        )
     comparison = compare(old, new)
     if as_json:
         print(bootstrap.comparison_json(comparison), end="")  # noqa: T201 - what --json promises
@@ -170,9 +176,24 @@ def report(suite_run: SuiteRun, workspace: Workspace = "default", junit: Junit =
     """Tell what came of a suite run; exit codes as of `run`, so that one that is not over yet exits 3."""
     _check_writable(junit)
     with existing() as client:
-        result = result_of(client.suites, find_suite_run(client.suites, suite_run, workspace))
+        result = result_of(client.suites, find_suite_run(client.suites, suite_run, workspace), workspace)
     tell(result, junit=junit, as_json=as_json)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
+    workspace: Annotated[str, typer.Option(help="The workspace that the run belongs to.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: where it stands and why, and its conversation so far, also where nothing of it was graded."""
+    with existing() as client:
+        view = find_run(client.suites, run, workspace)
+    if as_json:
+        print(bootstrap.run_json(view), end="")  # noqa: T201 - what --json promises
+        return
+    results.print(conversation(view), highlight=False)
 
 
 @app.command("list")

@@ -12,6 +12,7 @@ Within one scenario no repeat belongs to another one more than to the rest, so p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -34,6 +35,8 @@ class Change(StrEnum):
     IMPROVED = "improved"
     NO_DIFFERENCE = "no_difference_shown"
     TOO_FEW = "too_few_to_tell"
+    UNTESTED = "could_not_test"
+    """Something that was measured before was not measured now: whatever broke there goes unseen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Comparison:
     """`before` against `now`. `left_out` says, by scenario, why it could not be compared.
 
     `unpaired` counts repeats that were measured on one side only: they count for their scenario, not for the pairs.
+    `untested` says what is missing for a verdict; `warnings` what else than the agent may explain a difference.
     """
 
     before: str
@@ -72,6 +76,8 @@ class Comparison:
     scenarios: tuple[ScenarioChange, ...]
     left_out: tuple[tuple[str, str], ...]
     unpaired: int
+    untested: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def difference(self) -> Interval:
@@ -80,18 +86,32 @@ class Comparison:
 
     @property
     def verdict(self) -> Change:
-        """Regressed if all pairs together show it, or one scenario alone does; else what all pairs together show."""
+        """Regressed if all pairs together show it, or one scenario alone does, whatever was not tested.
+
+        Else, where all that was measured before is measured now, what all pairs together show.
+        """
+        shown = self.pairs.p_value <= ALPHA
         if any(scenario.change is Change.REGRESSED for scenario in self.scenarios):
             return Change.REGRESSED
-        if self.pairs.p_value <= ALPHA:
-            return Change.REGRESSED if self.pairs.worse > self.pairs.better else Change.IMPROVED
+        if shown and self.pairs.worse > self.pairs.better:
+            return Change.REGRESSED
+        if self.untested:
+            return Change.UNTESTED
+        if shown:
+            return Change.IMPROVED
         return Change.TOO_FEW if self.difference.low < -MARGIN else Change.NO_DIFFERENCE
 
     @property
     def exit_code(self) -> ExitCode:
         """1 for a regression, 3 where it can't be told, 0 otherwise."""
-        by_verdict = {Change.REGRESSED: ExitCode.AGENT_FAILED, Change.TOO_FEW: ExitCode.COULD_NOT_TEST}
-        return by_verdict.get(self.verdict, ExitCode.PASSED)
+        return _EXIT_CODES.get(self.verdict, ExitCode.PASSED)
+
+
+_EXIT_CODES = {
+    Change.REGRESSED: ExitCode.AGENT_FAILED,
+    Change.TOO_FEW: ExitCode.COULD_NOT_TEST,
+    Change.UNTESTED: ExitCode.COULD_NOT_TEST,
+}
 
 
 def compare(before: SuiteResult, now: SuiteResult) -> Comparison:
@@ -112,7 +132,41 @@ def compare(before: SuiteResult, now: SuiteResult) -> Comparison:
         ),
         left_out=tuple((name, reason) for name, reason in reasons.items() if reason),
         unpaired=sum(len(old[name].outcomes.keys() ^ new[name].outcomes.keys()) for name in kept),
+        untested=tuple(_untested(before, now)),
+        warnings=tuple(_warnings(before, now)),
     )
+
+
+def _untested(before: SuiteResult, now: SuiteResult) -> Iterator[str]:
+    if not before.over:
+        yield "The old suite run is not over."
+    if not now.over:
+        yield "The new suite run is not over."
+    new = {scenario.scenario: scenario for scenario in now.scenarios}
+    measured = [scenario for scenario in before.scenarios if scenario.measured]
+    missing = sum(not (one.scenario in new and new[one.scenario].measured) for one in measured)
+    if missing:
+        yield f"{missing} of {len(measured)} scenarios that were measured before were not measured now."
+    otherwise = sum(one.scenario in new and bool(_judged_otherwise(one, new[one.scenario])) for one in measured)
+    if otherwise:
+        yield f"{otherwise} of {len(measured)} scenarios were judged otherwise than before: run the old version again."
+
+
+def _warnings(before: SuiteResult, now: SuiteResult) -> Iterator[str]:
+    if before.target != now.target and before.target and now.target:
+        yield f"The agent was reached as {before.target!r} before and as {now.target!r} now."
+    if before.callers != now.callers and before.callers and now.callers:
+        old, new = ", ".join(before.callers), ", ".join(now.callers)
+        yield f"The callers were played by {old} before and by {new} now, which may explain a difference."
+
+
+def _judged_otherwise(old: ScenarioResult, new: ScenarioResult) -> str:
+    """Why the verdicts of a scenario mean something else now; empty where they don't, or nobody knows."""
+    for named, what in (("judge", "judge"), ("rubric_version", "version of the rubric or its judge's settings")):
+        before, now = ({getattr(run, named) for run in one.measured} - {""} for one in (old, new))
+        if before and now and before != now:
+            return f"it was graded by another {what}"
+    return ""
 
 
 def _not_comparable(old: ScenarioResult | None, new: ScenarioResult | None) -> str:
@@ -122,7 +176,7 @@ def _not_comparable(old: ScenarioResult | None, new: ScenarioResult | None) -> s
         return "the scenario was changed in between"
     if not old.outcomes or not new.outcomes:
         return "nothing was measured on one side"
-    return ""
+    return _judged_otherwise(old, new)
 
 
 def _paired(old: ScenarioResult, new: ScenarioResult) -> list[tuple[bool, bool]]:
@@ -135,6 +189,7 @@ _WORDS = {
     Change.IMPROVED: "IMPROVED",
     Change.NO_DIFFERENCE: "NO DIFFERENCE SHOWN",
     Change.TOO_FEW: "TOO FEW TO TELL",
+    Change.UNTESTED: "COULD NOT TEST",
 }
 
 
@@ -144,6 +199,8 @@ def readable(comparison: Comparison) -> tuple[str, ...]:
         f"{_WORDS[comparison.verdict]}: {comparison.before or 'before'} -> {comparison.now or 'now'}",
         _figures(comparison.pairs, comparison.difference),
         *_advice(comparison),
+        *comparison.untested,
+        *comparison.warnings,
         *map(_scenario_line, sorted(comparison.scenarios, key=lambda scenario: scenario.moved)),
         *(f"  not compared: {name}, {reason}" for name, reason in comparison.left_out),
     ]

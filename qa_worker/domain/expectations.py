@@ -55,6 +55,15 @@ _WEIGHS = {
 }
 _MET = 5
 _BY_THE_AGENT = frozenset({Completion.AGENT_ENDED, Completion.TRANSFERRED})
+_ENDINGS = {
+    Completion.CALLER_HUNG_UP: "this is a test call, and the caller hung up at this point",
+    Completion.AGENT_ENDED: "this is a test call, and the agent hung up at this point",
+    Completion.TRANSFERRED: "this is a test call, and the agent handed the caller over at this point",
+    Completion.GOAL_REACHED: "this is a test call, ended by the test because the caller had what they called for",
+    Completion.SCRIPT_ENDED: "this is a test call, ended by the test because all of the caller's lines were said",
+    Completion.MAX_TURNS: "this is a test call, ended by the test at its limit of turns; nobody hung up",
+    Completion.TIMEOUT: "this is a test call, ended by the test at its limit of time; nobody hung up",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +205,19 @@ def _filled(level: CriterionLevel, measured: Mapping[str, bool], *, no_tools: bo
     return level
 
 
-def of_run(evidence: Evidence, completion: Completion) -> Evidence:
+def of_run(evidence: Evidence, completion: Completion, *, answered: bool) -> Evidence:
     """The evidence of a run, without what only its ending makes: the agent isn't blamed for where others stopped.
 
-    A call that the agent did not end itself breaks off somewhere, and a caller who hung up wanted no answer.
+    A call that the agent did not end itself breaks off somewhere. `answered`: the agent had the floor after the caller's
+    last line, be it for a silence; a line that was never put to it, or with which the caller hung up, got no answer from
+    anybody. A note tells the judge how it ended.
     """
+    noted = replace(evidence, notes=(*evidence.notes, f"{_ENDINGS[completion]} ({completion.value})"))
     if completion in _BY_THE_AGENT:
-        return evidence
-    dropped = {Check.ABRUPT_END} if completion is Completion.TIMEOUT else {Check.ABRUPT_END, Check.UNANSWERED_CALLER}
+        return noted
+    dropped = {Check.ABRUPT_END} if answered else {Check.ABRUPT_END, Check.UNANSWERED_CALLER}
     facts = tuple(fact for fact in evidence.facts if fact.check not in dropped)
-    return replace(evidence, facts=facts, applied=evidence.applied - dropped)
+    return replace(noted, facts=facts, applied=evidence.applied - dropped)
 
 
 def goal_reached(transcript: Transcript, ends: Ends) -> bool:

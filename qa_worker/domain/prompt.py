@@ -11,7 +11,7 @@ from qa_worker.domain.fence import as_shown, clean, fenced, indented, on_one_lin
 from qa_worker.domain.rubric import Criterion, Rubric
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn, canonical
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Part of the rubric version: another wording measures something else. A test fails when texts change and it doesn't."""
 
 _ROLE = """\

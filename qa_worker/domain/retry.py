@@ -18,7 +18,7 @@ class RetryPolicy:
 
     `max_attempts` bounds all attempts, `unreadable_attempts` those that got an answer nobody could use.
     `max_retry_after_s` bounds what a provider may ask for. `look_again_s` is how often a spent budget or a broken
-    installation is looked at.
+    installation is looked at. Where `parks_blocked` is off, a broken installation uses up attempts like any other fault.
     """
 
     schedule_s: tuple[float, ...]
@@ -26,6 +26,7 @@ class RetryPolicy:
     unreadable_attempts: int = 3
     max_retry_after_s: float = 3600.0
     look_again_s: float = 900.0
+    parks_blocked: bool = True
 
 
 def delay_s(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
@@ -78,6 +79,8 @@ def _by_kind(
             by_schedule = delay_s(policy, attempt=tried.parked + 1, jitter=jitter)
             until = asked + first * JITTER if failure.retry_after_s is not None else by_schedule
             return Parked(now + timedelta(seconds=until), failure.code)
+        case FailureKind.BLOCKED if not policy.parks_blocked:
+            return _retry_or_dead(policy, failure, tried, now, wait)
         case FailureKind.SPEND_CAP | FailureKind.BLOCKED:
             return Parked(now + timedelta(seconds=policy.look_again_s * (1 + JITTER * jitter)), failure.code)
         case FailureKind.REJECTED:

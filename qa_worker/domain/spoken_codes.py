@@ -15,6 +15,11 @@ _TOKEN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
 _WRITTEN_CODE = re.compile(r"(?=(?:\D*\d){2})[^\W_]+(?:-[^\W_]+)*")
 _EMAIL = re.compile(r"[^\s@,;<>()*]+@[^\s@,;<>()]+\.[a-z]{2,}", re.IGNORECASE)
 _AMOUNT = re.compile(r"[$€£¥]\s?\d[\d.,]*|\b\d+[.,]\d{1,2}\b(?!\d)|\b\d+\s?[%€£]")
+# "May 4, 1982": day and year are no number of five digits.
+_MONTH_DAY_YEAR = re.compile(
+    r"\b(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)[a-z]*\.? \d{1,2}(?:st|nd|rd|th)?,? (?:19|20)\d\d\b",
+    re.IGNORECASE,
+)
 _WITH_UNIT = re.compile(r"\d{1,3}-?[a-z]+")
 # Commas and full stops stand between the groups of one number; these stand between two things.
 _PARTS = re.compile(r"[()\[\];:\n=>→]|\s[-–—]\s|[–—]")
@@ -28,17 +33,17 @@ _DAYS, _MONTHS = range(1, 32), range(1, 13)
 _YEARS = range(1900, 2101)
 
 
-def codes_in(text: str) -> Iterator[str]:
-    """The numbers and codes of five or more characters that are said, folded; spelled and written ones alike.
+def codes_in(text: str, *, shortest: int = _SHORTEST) -> Iterator[str]:
+    """The numbers and codes of `shortest` or more characters that are said, folded; spelled and written ones alike.
 
     Dates and amounts are left out: they are said in too many ways to be looked up. So are letters that spell a word.
     """
     for email in _EMAIL.findall(text):
         yield fold(email.rstrip("."))
-    for part in _PARTS.split(_AMOUNT.sub(";", _EMAIL.sub(";", text))):
+    for part in _PARTS.split(_AMOUNT.sub(";", _MONTH_DAY_YEAR.sub(";", _EMAIL.sub(";", text)))):
         for run in _runs(part):
             code = fold_spoken(" ".join(run))
-            if len(code) >= _SHORTEST and _digits(run) >= _FEWEST_DIGITS and not _may_be_date(code):
+            if len(code) >= shortest and _digits(run) >= _FEWEST_DIGITS and not _may_be_date(code):
                 yield code
 
 

@@ -31,8 +31,10 @@ class RunResult:
     """One run as the report shows it.
 
     `repeat` counts from 1; `attempt` counts from 1 the runs of one repeat, of which all but the last were spoilt by the
-    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100.
-    `test_faults` are what went wrong in the test itself, in the order in which it happened; none is held against the agent.
+    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100. `test_faults`
+    are what went wrong in the test itself, in the order in which it happened; none is held against the agent. `caller` is
+    what played the caller (a model, or `script`), `judge` and `rubric_version` what it was graded by; empty where unknown.
+    A run that waits for its next attempt says what for (`waits_for`, a code; `message` has it in words), and until when.
     """
 
     run_id: str
@@ -51,6 +53,11 @@ class RunResult:
     completed_at: datetime | None = None
     cost_micro_usd: int | None = None
     test_faults: tuple[str, ...] = ()
+    caller: str = ""
+    judge: str = ""
+    rubric_version: str = ""
+    waits_for: str = ""
+    waits_until: datetime | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -64,6 +71,8 @@ class RunResult:
         """Why the run stands where it stands, in one line: its message, or else its worst findings."""
         worst = sorted(self.findings, key=lambda finding: _WORST_FIRST.index(finding.severity))
         said = "; ".join(finding.explanation for finding in worst[:3])
+        if self.waits_for:
+            return f"waits ({self.waits_for})" + (f": {self.message}" if self.message else "")
         return self.message or said or (self.completion.value if self.completion else self.state.value)
 
 
@@ -79,7 +88,12 @@ class ScenarioResult:
     @property
     def outcomes(self) -> Mapping[int, bool]:
         """Passed or not, by repeat; only what was measured."""
-        return {run.repeat: run.state is RunState.PASSED for run in self.runs if run.state in MEASURED}
+        return {run.repeat: run.state is RunState.PASSED for run in self.measured}
+
+    @property
+    def measured(self) -> tuple[RunResult, ...]:
+        """The runs that say something of the agent."""
+        return tuple(run for run in self.runs if run.state in MEASURED)
 
     @property
     def rate(self) -> Rate:
@@ -99,7 +113,7 @@ class ScenarioResult:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """A suite's runs, in any order, with what they were run against."""
+    """A suite's runs, in any order, with what they were run against. `target` is the kind of the agent's player."""
 
     name: str
     agent: str
@@ -107,6 +121,7 @@ class SuiteResult:
     runs: tuple[RunResult, ...]
     started_at: datetime | None = None
     completed_at: datetime | None = None
+    target: str = ""
 
     @cached_property
     def scenarios(self) -> tuple[ScenarioResult, ...]:
@@ -140,6 +155,26 @@ class SuiteResult:
         results = [(scenario.rate.successes, scenario.rate.n) for scenario in self.scenarios]
         most = max((n for _, n in results), default=0)
         return tuple(pass_hat_k(results, k) for k in range(1, most + 1))
+
+    @property
+    def callers(self) -> tuple[str, ...]:
+        """What played the callers."""
+        return tuple(sorted({run.caller for run in self.counted if run.caller}))
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """What graded the runs."""
+        return tuple(sorted({run.judge for run in self.counted if run.judge}))
+
+    @property
+    def rubric_versions(self) -> tuple[str, ...]:
+        """The fingerprints of all that the runs were graded by: rubrics, the judge's settings, its prompt."""
+        return tuple(sorted({run.rubric_version for run in self.counted if run.rubric_version}))
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done."""
+        return finished(self.runs)
 
     @property
     def exit_code(self) -> ExitCode:

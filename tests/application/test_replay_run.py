@@ -22,7 +22,7 @@ from tests.builders import an_assessment
 from tests.conftest import Outbox, UnitsOfWork
 from tests.fakes import ScriptedJudge
 from tests.letters import letters, replay
-from tests.running import LINES, FakePlayers, Stage, a_scenario, politely
+from tests.running import LINES, MINE, FakePlayers, Stage, a_scenario, politely
 
 pytestmark = pytest.mark.services
 
@@ -173,7 +173,7 @@ def test_what_somebody_cancelled_is_not_begun_again(stage: Stage) -> None:
     suite = stage.start(a_scenario("one"), a_scenario("two"), max_parallel=1)
     first, _ = stage.runs(suite)
     stage.play(first.id)
-    cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    cancel_suite(suite_run_id=suite, workspace_name=MINE, tools=stage.tools.suites)
 
     (answer,) = replay(stage.uow)
 

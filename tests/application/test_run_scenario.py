@@ -8,24 +8,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select, update
 
+from qa_worker.adapters.agents.model import ModelAgent
 from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.adapters.postgres.tables import daily_spending, run_turns, runs
-from qa_worker.application.playing import AgentKind, AgentReply, CallerReply, PlayContext
+from qa_worker.application.conversing import ChatAnswer, ChatRequest, Turned
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.application.playing import AgentKind, AgentPlayer, AgentReply, CallerReply, PlayContext
 from qa_worker.application.purse import Left
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
+from qa_worker.domain.chat import Said
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt, Skipped
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Told
-from qa_worker.domain.transcript import Turn
+from qa_worker.domain.transcript import ToolCall, Turn
 from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
 from tests.letters import letters
-from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
+from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
 
 pytestmark = pytest.mark.services
 
@@ -210,7 +214,8 @@ def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:
     run_id = one_run(stage, "Hello.", "[silence - 45 seconds] Still there?", kind=AgentKind.HTTP)
     stage.play(run_id)
 
-    assert stage.slept == [30.0]
+    assert sum(stage.slept) == 30.0
+    assert max(stage.slept) <= 1.0
     assert "[the caller was silent for 30 seconds] Still there?" in [text for _, text in stage.players.asked]
 
 
@@ -262,6 +267,30 @@ def test_the_deadline_of_the_run_counts_real_time_at_work(uow: UnitsOfWork) -> N
     row = stage.run(run_id)
     assert (row.completion, row.played_s) == ("timeout", pytest.approx(120))
     assert len(stage.players.asked) == 2
+
+
+def test_a_line_that_was_never_put_to_the_agent_is_no_fault_of_its(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    judge = ScriptedJudge([an_assessment()])
+    stage.judged_by(judge)
+    lines = ("Hello.", "[silence - 300 seconds] Can you tell me the opening hours, please?")
+    run_id = one_run(stage, *lines, limits=Limits(call_s=200))
+
+    assert stage.play(run_id) == Done("passed")
+    assert stage.run(run_id).completion == "timeout"
+    (asked,) = judge.requests
+    assert [fact.check.value for fact in asked.evidence.facts] == []
+    assert "limit of time" in asked.evidence.notes[0]
+
+
+def test_a_silence_in_answer_to_the_last_line_is_the_agents(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: AgentReply((), 0.5)))
+    run_id = one_run(stage, "Can you tell me the opening hours, please?", limits=Limits(max_turns=1))
+    stage.play(run_id)
+
+    result = stage.queries.result(stage.run(run_id).suite_run_id)
+    assert result is not None
+    assert "unanswered_caller" in [finding.check for finding in result.runs[0].findings]
 
 
 def test_an_agent_that_hangs_up_ends_the_run(uow: UnitsOfWork) -> None:
@@ -384,6 +413,155 @@ def test_a_fault_is_tried_again_until_the_attempts_are_used_up(uow: UnitsOfWork)
     row = stage.run(run_id)
     assert (row.state, row.outcome, row.completion, row.message) == ("dead", "error", "error", BROKEN.message)
     assert stage.letters() == ["http_500"]
+
+
+def test_attempts_are_counted_from_the_last_turn_on(uow: UnitsOfWork) -> None:
+    stage, asked = Stage(uow), 0
+
+    def every_other_time(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
+        nonlocal asked
+        asked += 1
+        return BROKEN if asked % 2 else politely(context, history, told)
+
+    stage.players.answer = every_other_time
+    run_id = one_run(stage, *(f"Line {number} please" for number in range(8)))
+
+    while isinstance(outcome := stage.play(run_id), RetryAt):
+        stage.make_due()
+
+    assert isinstance(outcome, Done)
+    assert stage.run(run_id).turn_count == 17
+    assert asked == 16
+
+
+def test_answers_that_nobody_can_use_are_counted_by_themselves(uow: UnitsOfWork) -> None:
+    unreadable = Failure(FailureKind.UNREADABLE, "agent_reply", "The agent's reply is no JSON.")
+    faults = [BROKEN, unreadable, unreadable]
+    stage = Stage(uow, FakePlayers(lambda *_: faults.pop(0)))
+    run_id = one_run(stage)
+
+    outcomes = []
+    for _ in range(3):
+        outcomes.append(type(stage.play(run_id)))
+        stage.make_due()
+
+    assert outcomes == [RetryAt, RetryAt, Dead]
+
+
+def test_a_broken_installation_is_an_error_soon(uow: UnitsOfWork) -> None:
+    refused = Failure(FailureKind.BLOCKED, "http_401", "The key is refused.")
+    stage = Stage(uow, FakePlayers(lambda *_: refused))
+    run_id = one_run(stage)
+
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+
+    assert stage.play(run_id) == Dead("http_401")
+    assert stage.run(run_id).message == "The key is refused."
+
+
+LATER = Failure(FailureKind.RATE_LIMITED, "agent_http_429", "The agent asks for fewer requests.", retry_after_s=3000)
+
+
+def test_a_run_that_would_wait_beyond_its_time_is_graded_as_far_as_it_came(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [says("Certainly, at ten."), LATER, LATER]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    run_id = one_run(stage)
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 1000)
+    assert stage.play(run_id) == Done("passed")
+    assert stage.run(run_id).completion == "timeout"
+
+
+def test_a_run_in_which_nothing_happened_in_its_time_is_an_error(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: LATER))
+    run_id = one_run(stage)
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 1000)
+    assert stage.play(run_id) == Dead("agent_http_429")
+    row = stage.run(run_id)
+    assert (row.outcome, row.message) == ("error", LATER.message)
+
+
+def test_a_run_that_is_taken_up_after_its_time_asks_nobody_any_more(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [says("Certainly, at ten."), BROKEN]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    first, second = stage.runs(stage.start(replace(a_scenario(), expected=TOLD), repeats=2))
+    stage.play(first.id)
+    stage.make_due()
+    begin_earlier(stage, 4000)
+    with uow() as work:
+        claimed = work.runs.claim(second.id, lease_s=60)
+        work.commit()
+    assert claimed is not None
+    stage.expire(second.id)
+    rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+    begin_earlier(stage, 4000)
+    stage.make_due()
+
+    stage.play(first.id)
+    assert stage.play(second.id) == Dead("run_deadline")
+
+    assert [stage.run(row.id).completion for row in (first, second)] == ["timeout", "error"]
+    assert len(stage.players.asked) == 2
+
+
+def test_a_scenario_may_ask_for_more_time_than_the_installation_gives(uow: UnitsOfWork) -> None:
+    answers: list[AgentReply | Failure] = [LATER, says("At ten."), says("So be it."), says("Bye.")]
+    stage = Stage(uow, FakePlayers(lambda *_: answers.pop(0)))
+    run_id = one_run(stage, limits=Limits(run_s=9000))
+
+    stage.play(run_id)
+    stage.make_due()
+    begin_earlier(stage, 4000)
+
+    assert isinstance(stage.play(run_id), Done)
+    assert stage.run(run_id).completion == "script_ended"
+
+
+def test_a_judge_is_waited_for_as_long_again_and_no_longer(stage: Stage) -> None:
+    run_id = one_run(stage)
+    no_key = Failure(FailureKind.BLOCKED, "no_judge", "This worker has no judge.")
+    stage.judged_by(ScriptedJudge([no_key]))
+
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 5000)
+    assert isinstance(stage.play(run_id), Parked)
+    stage.make_due()
+    begin_earlier(stage, 2000)
+    assert stage.play(run_id) == Dead("no_judge")
+    assert (stage.run(run_id).outcome, stage.run(run_id).message) == ("error", no_key.message)
+
+
+def begin_earlier(stage: Stage, seconds: float) -> None:
+    """As if all runs had begun so long ago."""
+    past = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).values(begun_at=runs.c.begun_at - past))
+
+
+def test_a_run_that_waits_says_what_for_and_until_when(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: BROKEN))
+    run_id = one_run(stage)
+    suite = stage.run(run_id).suite_run_id
+    stage.play(run_id)
+
+    progress, result = stage.queries.progress(suite), stage.queries.result(suite)
+
+    assert progress is not None
+    assert result is not None
+    (waits,), (reported,) = progress.runs, result.runs
+    row = stage.run(run_id)
+    assert (waits.wait_reason, waits.message, waits.waits_until) == ("http_500", BROKEN.message, row.not_before)
+    assert (reported.waits_for, reported.waits_until) == ("http_500", row.not_before)
+    assert reported.why == f"waits (http_500): {BROKEN.message}"
 
 
 def test_what_can_not_succeed_is_an_error_at_once(uow: UnitsOfWork) -> None:
@@ -516,6 +694,15 @@ def test_a_run_that_the_caller_spoilt_is_played_again_and_never_counted(uow: Uni
     assert result.rate.n == 0
 
 
+def test_a_caller_who_hangs_up_at_once_is_not_counted_against_the_agent(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(politely, lambda *_: CallerReply("Never mind, goodbye. [hangs up]", done=True)))
+    stage.judged_by(ScriptedJudge([]))
+    run_id = one_run(stage, play=Play.FREE)
+
+    assert stage.play(run_id) == Done("invalid")
+    assert str(stage.run(run_id).message).startswith("ended_too_early")
+
+
 # -- cancel
 
 
@@ -523,7 +710,7 @@ def test_a_run_that_waits_is_cancelled_at_once(stage: Stage) -> None:
     run_id = one_run(stage)
     suite = stage.run(run_id).suite_run_id
 
-    assert cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    assert cancel_suite(suite_run_id=suite, workspace_name=MINE, tools=stage.tools.suites)
 
     row = stage.run(run_id)
     assert (row.state, row.outcome, row.completion) == ("dead", "cancelled", "cancelled")
@@ -537,7 +724,7 @@ def test_a_running_run_stops_before_its_next_turn_and_keeps_what_happened(uow: U
 
     def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
         if told == LINES[1]:
-            assert cancel_run(run_id=context.run_id, tools=stage.tools.suites)
+            assert cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
         return politely(context, history, told)
 
     stage.players.answer = answer
@@ -555,7 +742,9 @@ def test_a_cancel_that_meets_the_end_leaves_the_verdict(uow: UnitsOfWork) -> Non
 
     def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
         if told == LINES[2]:
-            cancel_suite(suite_run_id=stage.run(context.run_id).suite_run_id, tools=stage.tools.suites)
+            cancel_suite(
+                suite_run_id=stage.run(context.run_id).suite_run_id, workspace_name=MINE, tools=stage.tools.suites
+            )
         return politely(context, history, told)
 
     stage.players.answer = answer
@@ -571,7 +760,7 @@ def test_a_run_that_waits_for_its_judge_is_cancelled_with_its_evaluation(stage: 
     stage.judged_by(ScriptedJudge([BUSY]))
     stage.play(run_id)
 
-    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
+    assert cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
 
     assert stage.run(run_id).outcome == "cancelled"
     (evaluation,) = stage.evaluations()
@@ -584,7 +773,7 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
         work.runs.claim(run_id, lease_s=60)
         work.commit()
     suite = stage.run(run_id).suite_run_id
-    cancel_suite(suite_run_id=suite, tools=stage.tools.suites)
+    cancel_suite(suite_run_id=suite, workspace_name=MINE, tools=stage.tools.suites)
     assert stage.run(run_id).state == "running"
 
     stage.expire(run_id)
@@ -595,16 +784,190 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
     assert stage.suite(suite).state == "cancelled"
 
 
+def test_a_cancel_of_one_run_whose_worker_died_ends_it_without_another_word(stage: Stage) -> None:
+    run_id = one_run(stage)
+    for _ in range(3):
+        with stage.uow() as work:
+            assert work.runs.claim(run_id, lease_s=60)
+            work.commit()
+        cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+        stage.expire(run_id)
+        rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+        stage.make_due()
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.players.asked == []
+    assert stage.letters() == []
+
+
+@pytest.mark.parametrize("fault", [BROKEN, BUSY, REFUSED])
+def test_a_cancel_that_meets_a_fault_of_a_player_ends_the_run_at_once(uow: UnitsOfWork, fault: Failure) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, _history: Sequence[Turn], _told: str) -> Failure:
+        cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
+        return fault
+
+    stage.players.answer = answer
+    run_id = one_run(stage)
+
+    assert stage.play(run_id) == Done("cancelled")
+    row = stage.run(run_id)
+    assert (row.outcome, row.completion, row.turn_count) == ("cancelled", "cancelled", 2)
+    assert stage.suite(row.suite_run_id).state == "done"
+    assert stage.letters() == []
+    assert stage.progress.events[-1].state.value == "cancelled"
+
+
+def test_a_cancel_that_meets_a_fault_of_the_judge_leaves_nothing_to_wait_for(stage: Stage) -> None:
+    run_id = one_run(stage)
+
+    class Cancels(ScriptedJudge):
+        def grade(self, request: JudgeRequest) -> JudgeAnswer:
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+            return super().grade(request)
+
+    stage.judged_by(Cancels([BUSY]))
+
+    assert stage.play(run_id) == Done("cancelled")
+    (evaluation,) = stage.evaluations()
+    assert (evaluation.state, list(evaluation.reasons)) == ("dead", ["cancelled"])
+    assert stage.letters() == []
+
+
+def test_a_cancel_while_a_worker_gives_the_run_back_is_not_lost(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    run_id = one_run(stage)
+    with uow() as work:
+        claimed = work.runs.claim(run_id, lease_s=60)
+        work.commit()
+    assert claimed is not None
+    given_back: list[str] = []
+
+    def gives_it_back(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        """What the worker does just before the request is written on what seems to run."""
+        if "cancel_requested_at IS NULL" in statement and not given_back:
+            given_back.append(statement)
+            with uow() as work:
+                work.runs.wait(claimed.lease, wait_s=300, reason="http_500", counts=True, failure=BROKEN)
+                work.commit()
+
+    event.listen(uow.engine, "before_cursor_execute", gives_it_back)
+    try:
+        cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+    finally:
+        event.remove(uow.engine, "before_cursor_execute", gives_it_back)
+
+    assert given_back
+    assert stage.run(run_id).outcome == "cancelled"
+
+
+def test_a_cancel_while_the_caller_thinks_keeps_its_line_and_asks_nobody(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def lines(context: PlayContext, _history: Sequence[Turn], _number: int) -> CallerReply:
+        cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
+        return CallerReply("Hello, I need a table.", usage=Usage(output_tokens=6), cost_micro_usd=2)
+
+    stage.players.lines = lines
+    run_id = one_run(stage, play=Play.FREE)
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.players.asked == []
+    assert (stage.run(run_id).turn_count, stage.run(run_id).cost_micro_usd) == (2, 2)
+
+
+def test_a_cancel_that_comes_with_the_last_word_of_a_spoilt_run_begins_no_other_attempt(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
+        if len(history) == 5:
+            cancel_run(run_id=context.run_id, workspace_name=MINE, tools=stage.tools.suites)
+        return politely(context, history, told)
+
+    stage.players.answer = answer
+    stage.players.lines = lambda *_: CallerReply("Thank you for calling, how can I help you today?")
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    stage.play_all(suite)
+
+    assert [row.outcome for row in stage.runs(suite)] == ["invalid"]
+    assert stage.suite(suite).state == "done"
+
+
+def test_a_cancel_of_a_spoilt_run_is_one_of_the_attempt_that_came_after_it(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    stage.players.lines = lambda *_: CallerReply("Thank you for calling, how can I help you today?")
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    stage.play(stage.runs(suite)[0].id)
+
+    cancel_run(run_id=stage.runs(suite)[0].id, workspace_name=MINE, tools=stage.tools.suites)
+
+    assert [row.outcome for row in stage.runs(suite)] == ["invalid", "cancelled"]
+
+
+def test_a_cancel_is_seen_within_a_reply_of_many_model_calls(uow: UnitsOfWork) -> None:
+    stage = Stage(uow)
+    run_id = one_run(stage, limits=Limits(max_turns=1))
+    asked: list[ChatRequest] = []
+
+    class Model:
+        def say(self, request: ChatRequest) -> ChatAnswer:
+            asked.append(request)
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+            return ChatAnswer(Said("", (ToolCall("look_up", {}, f"call_{len(asked)}"),)), Usage(output_tokens=7), 5)
+
+    class WithModel(FakePlayers):
+        def agent(self, _context: PlayContext) -> AgentPlayer:
+            return ModelAgent(Model(), Turned("some-model", "low", 100))
+
+    stage.tools = replace(stage.tools, players=WithModel(politely))
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert len(asked) == 1
+    row = stage.run(run_id)
+    assert (row.completion, row.cost_micro_usd, row.turn_count) == ("cancelled", 5, 4)
+    assert stage.evaluations() == []
+
+
+def test_a_cancel_is_seen_within_a_real_silence_and_nobody_is_asked_after_it(stage: Stage) -> None:
+    run_id = one_run(stage, "Hello.", "[silence - 30 seconds] Still there? [hangs up]", kind=AgentKind.HTTP)
+
+    def sleep(seconds: float) -> None:
+        stage.slept.append(seconds)
+        if len(stage.slept) == 3:
+            cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+
+    stage.tools = replace(stage.tools, sleep=sleep)
+
+    assert stage.play(run_id) == Done("cancelled")
+    assert stage.slept == [1.0, 1.0, 1.0]
+    assert [told for _, told in stage.players.asked] == ["Hello."]
+
+
 def test_a_cancel_after_the_end_changes_nothing(stage: Stage) -> None:
     run_id = one_run(stage)
     stage.play(run_id)
     before = stage.run(run_id)
 
-    assert cancel_run(run_id=run_id, tools=stage.tools.suites)
-    assert cancel_suite(suite_run_id=before.suite_run_id, tools=stage.tools.suites)
+    assert cancel_run(run_id=run_id, workspace_name=MINE, tools=stage.tools.suites)
+    assert cancel_suite(suite_run_id=before.suite_run_id, workspace_name=MINE, tools=stage.tools.suites)
     assert stage.run(run_id) == before
-    assert not cancel_run(run_id=uuid.uuid4(), tools=stage.tools.suites)
-    assert not cancel_suite(suite_run_id=uuid.uuid4(), tools=stage.tools.suites)
+    assert not cancel_run(run_id=uuid.uuid4(), workspace_name=MINE, tools=stage.tools.suites)
+    assert not cancel_suite(suite_run_id=uuid.uuid4(), workspace_name=MINE, tools=stage.tools.suites)
+
+
+def test_nobody_cancels_or_sees_what_belongs_to_another_workspace(stage: Stage) -> None:
+    run_id = one_run(stage)
+    suite = stage.run(run_id).suite_run_id
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+
+    assert not cancel_run(run_id=run_id, workspace_name="other", tools=stage.tools.suites)
+    assert not cancel_suite(suite_run_id=suite, workspace_name="other", tools=stage.tools.suites)
+    assert stage.play(run_id) == Done("passed")
+    assert stage.read_side.result(suite, workspace_name="other") is None
+    assert stage.read_side.progress(suite, workspace_name="other") is None
+    assert not stage.read_side.turns(run_id, workspace_name="other")
+    assert stage.read_side.turns(run_id, workspace_name=MINE)
 
 
 def test_every_step_is_told_to_those_who_watch(stage: Stage) -> None:

@@ -32,7 +32,7 @@ from tests.alerting import add_calls, add_rule, agent_of, rows
 from tests.builders import an_assessment
 from tests.conftest import Outbox, UnitsOfWork
 from tests.fakes import ScriptedJudge
-from tests.running import LINES, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
+from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
 
 pytestmark = pytest.mark.services
 
@@ -139,6 +139,48 @@ def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
     assert states(stage, second)["queued"] == 4
 
 
+def test_what_a_run_frees_goes_to_the_suite_that_has_less_in_flight(stage: Stage) -> None:
+    limit_in_flight(stage, 6)
+    first = stage.start(*many(20))
+    second = stage.start(*many(3))
+    assert states(stage, second) == {"pending": 3}
+
+    for _ in range(3):
+        stage.play(next(row.id for row in stage.runs(first) if row.state == "queued"))
+
+    assert states(stage, first) == {"done": 3, "queued": 3, "pending": 14}
+    assert states(stage, second) == {"queued": 3}
+
+
+def test_a_suite_that_has_as_little_in_flight_as_others_has_its_turn(stage: Stage) -> None:
+    limit_in_flight(stage, 1)
+    suites = [stage.start(*many(40)) for _ in range(2)]
+    last = stage.start(*many(1))
+
+    for _ in range(60):
+        queued = next(row.id for one in (*suites, last) for row in stage.runs(one) if row.state == "queued")
+        stage.play(queued)
+        if states(stage, last)["done"]:
+            break
+
+    assert stage.suite(last).state == "done"
+    assert all(states(stage, one)["pending"] for one in suites)
+
+
+def test_the_end_of_a_suite_makes_room_for_another_one(stage: Stage) -> None:
+    limit_in_flight(stage, 1)
+    first = stage.start(*many(1))
+    second = stage.start(*many(1))
+
+    stage.play_all(first)
+
+    assert states(stage, second) == {"queued": 1}
+
+
+def limit_in_flight(stage: Stage, limit: int) -> None:
+    stage.tools = replace(stage.tools, suites=replace(stage.tools.suites, in_flight_limit=limit))
+
+
 def test_many_workers_at_once_never_exceed_max_parallel_and_share_nothing(uow: UnitsOfWork) -> None:
     in_flight: list[int] = []
     strange: list[str] = []
@@ -227,6 +269,9 @@ def test_the_result_tells_what_was_measured(stage: Stage) -> None:
     assert result.exit_code == 1
     assert [run.overall is not None for run in result.runs] == [True] * 6
     assert all(run.cost_micro_usd and run.cost_micro_usd > 9 for run in result.runs)
+    assert (result.target, result.callers, result.judges) == ("scripted", ("fake",), ("claude",))
+    assert len(result.rubric_versions) == 1
+    assert result.over
     (line,) = stage.queries.recent("default", limit=5)
     assert line.runs == {RunState.PASSED: 4, RunState.FAILED: 2}
 
@@ -323,7 +368,7 @@ def test_a_suite_that_passed_or_was_cancelled_wakes_nobody(stage: Stage) -> None
     _told(stage, RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED)
 
     stage.play_all(passed)
-    cancel_suite(suite_run_id=cancelled, tools=stage.tools.suites)
+    cancel_suite(suite_run_id=cancelled, workspace_name=MINE, tools=stage.tools.suites)
 
     assert (stage.suite(passed).state, stage.suite(cancelled).state) == ("done", "cancelled")
     assert _details(stage) == []
@@ -358,7 +403,7 @@ def test_who_watches_sees_the_rows_first_then_events_then_the_end(stage: Stage) 
     stage.play(first.id)
     feed = Events([ProgressEvent(second.id, suite, RunState.RUNNING, 1)], ())
     seen: list[object] = []
-    for one in watch_suite(suite_run_id=suite, queries=stage.queries, feed=feed):
+    for one in watch_suite(suite_run_id=suite, workspace_name=MINE, queries=stage.read_side, feed=feed):
         seen.append(one)
         assert feed.opened
         if len(seen) == 2:
@@ -375,4 +420,4 @@ def test_who_watches_sees_the_rows_first_then_events_then_the_end(stage: Stage) 
 
 def test_who_watches_what_nobody_knows_is_told(stage: Stage) -> None:
     with pytest.raises(LookupError):
-        next(watch_suite(suite_run_id=uuid.uuid4(), queries=stage.queries, feed=Events()))
+        next(watch_suite(suite_run_id=uuid.uuid4(), workspace_name=MINE, queries=stage.read_side, feed=Events()))

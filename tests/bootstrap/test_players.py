@@ -114,6 +114,17 @@ def test_only_secrets_for_agents_are_looked_up(monkeypatch: pytest.MonkeyPatch) 
         secret("ANTHROPIC_API_KEY")
 
 
+def test_a_secret_of_a_workspace_is_for_its_agents_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QA_AGENT_SECRET_ACME_EU__BOOKING", "s3cret")
+    headers = {"authorization": "Bearer ${QA_AGENT_SECRET_ACME_EU__BOOKING}"}
+    context = a_context(AgentKind.HTTP, {"url": "https://a.example/", "headers": headers})
+
+    assert isinstance(make().agent(replace(context, workspace_name="acme-eu")), HttpAgent)
+    for other in ("acme", "default", ""):
+        with pytest.raises(InvalidInput, match="another workspace's"):
+            make().agent(replace(context, workspace_name=other))
+
+
 def test_an_agent_on_this_machine_is_reached_unless_ops_close_it(make: Make) -> None:
     with AgentEndpoint() as server:
         context = a_context(AgentKind.HTTP, {"url": server.url})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
+from datetime import UTC, datetime
 
 from rich.console import Console
 
@@ -63,6 +64,37 @@ def test_a_file_gets_one_line_for_each_run_that_ended() -> None:
         "passed    plain #1 after 4 turns",
         "error     slow #2 after 6 turns: the agent did not answer",
     ]
+
+
+def waits(run_id: uuid.UUID, name: str, reason: str = "http_500") -> RunProgress:
+    until = datetime(2026, 11, 23, 9, 30, 5, tzinfo=UTC)
+    return RunProgress(run_id, name, 1, 1, RunState.PENDING, 2, 20, reason, "[b]The agent is down.", until)
+
+
+def test_what_runs_wait_for_is_told_once_for_each_reason() -> None:
+    snapshot = SuiteProgress(SUITE, "nightly", SuiteState.RUNNING, False, (waits(PLAIN, "plain"), waits(SLOW, "slow")))  # noqa: FBT003 - no cancel
+
+    assert shown(snapshot, snapshot) == (
+        "waiting   plain #1 after 2 turns: http_500: [b]The agent is down. Next try 09:30:05 UTC.\n"
+    )
+    assert "0/2 2 pending; waiting: 2 http_500" in last_frame(shown(snapshot, terminal=True))
+
+
+def test_who_goes_on_waits_no_more() -> None:
+    snapshot = SuiteProgress(SUITE, "nightly", SuiteState.RUNNING, False, (waits(PLAIN, "plain"),))  # noqa: FBT003 - no cancel
+
+    screen = shown(snapshot, ProgressEvent(PLAIN, SUITE, RunState.RUNNING, turns=3), terminal=True)
+
+    assert "waiting" not in last_frame(screen).split("0/1")[1]
+
+
+def test_a_report_says_what_is_waited_for() -> None:
+    until = datetime(2026, 11, 23, 9, 30, 5, tzinfo=UTC)
+    waiting = a_run("plain", RunState.PENDING, waits_for="http_500", waits_until=until, message="The agent is down.")
+    paper = on_paper(a_suite(extra=[waiting, a_run("slow", RunState.PENDING)]), width=140)
+
+    assert "pending   plain #1: waits (http_500): The agent is down. Next try 09:30:05 UTC." in paper
+    assert "slow #1" not in paper
 
 
 def test_what_passed_can_be_left_out() -> None:

@@ -304,6 +304,19 @@ def test_cancelled_runs_are_kept_and_count_as_not_tested(cli: Cli, tmp_path: Pat
 
 
 @pytest.mark.services
+@pytest.mark.parametrize("command", ["report", "watch", "cancel"])
+def test_another_workspaces_suite_runs_are_not_known(cli: Cli, tmp_path: Path, command: str) -> None:
+    file, agent = a_scenario_file(tmp_path), an_agent_file(tmp_path)
+    suite_run = cli("scenarios", "run", file, "--agent", agent, "--no-wait").out.strip()
+    one = json.loads(cli("scenarios", "report", suite_run, "--json").out)["scenarios"][0]["runs"][0]["run"]
+
+    for known_as in (suite_run, one):
+        ran = cli("scenarios", command, known_as, "--workspace", "other")
+        assert (ran.code, ran.out) == (2, "")
+    assert json.loads(cli("scenarios", "report", suite_run, "--json").out)["states"]["pending"] == 1
+
+
+@pytest.mark.services
 def test_watching_ends_with_the_timeout_and_says_that_it_goes_on(cli: Cli, tmp_path: Path) -> None:
     file, agent = a_scenario_file(tmp_path), an_agent_file(tmp_path)
 
@@ -315,12 +328,56 @@ def test_watching_ends_with_the_timeout_and_says_that_it_goes_on(cli: Cli, tmp_p
 
 
 @pytest.mark.services
-@pytest.mark.parametrize(("command", "known_as"), [("cancel", str(UUID(int=1))), ("report", "abc"), ("from-call", "x")])
+@pytest.mark.parametrize(
+    ("command", "known_as"), [("cancel", str(UUID(int=1))), ("report", "abc"), ("show", "0123"), ("from-call", "x")]
+)
 def test_what_nobody_knows_is_bad_input(cli: Cli, command: str, known_as: str) -> None:
     ran = cli("scenarios", command, known_as)
 
     assert (ran.code, ran.out, "Traceback" in ran.err) == (2, "", False)
     assert known_as in ran.err
+
+
+# ------------------------------------------------------------------ show
+
+
+@pytest.mark.services
+@pytest.mark.e2e
+def test_a_run_is_shown_with_all_that_was_said_also_where_it_was_not_graded(playing: Cli, tmp_path: Path) -> None:
+    steps = ["[silence - 4 seconds] Are you there?", "Goodbye. [hangs up]"]
+    file = a_scenario_file(tmp_path, steps=steps)
+    suite = json.loads(playing("scenarios", "run", file, "--agent", an_agent_file(tmp_path), "--json").out)
+    run_id = suite["scenarios"][0]["runs"][0]["run"]
+
+    shown = playing("scenarios", "show", run_id[:12])
+    document = json.loads(playing("scenarios", "show", run_id, "--json").out)
+
+    assert shown.code == 0
+    text = flat(shown.out)
+    assert "plain #1: passed, caller_hung_up after 6 turns" in text
+    assert "caller A table, please." in text
+    assert "as written: [silence - 4 seconds] Are you there?" in text
+    assert "The caller was played by script, judged by rules" in text
+    assert (document["schema"], document["run"], document["state"]) == ("voicenoob-qa/run/1", run_id, "passed")
+    assert [turn["turn"]["role"] for turn in document["conversation"]] == ["agent", "caller"] * 3
+    assert document["conversation"][3]["line"]["text"] == steps[0]
+
+
+@pytest.mark.services
+def test_a_run_that_nobody_has_played_is_shown_and_other_workspaces_runs_are_not(cli: Cli, tmp_path: Path) -> None:
+    file, agent = a_scenario_file(tmp_path), an_agent_file(tmp_path)
+    suite_run = cli("scenarios", "run", file, "--agent", agent, "--repeats", "2", "--no-wait").out.strip()
+    runs = json.loads(cli("scenarios", "report", suite_run, "--json").out)["scenarios"][0]["runs"]
+    cli("scenarios", "cancel", runs[0]["run"])
+
+    cancelled, waiting = (flat(cli("scenarios", "show", run["run"]).out) for run in runs)
+    other = cli("scenarios", "show", runs[0]["run"], "--workspace", "other")
+    many = cli("scenarios", "show", "")
+
+    assert "plain #1: cancelled, cancelled after 0 turns" in cancelled
+    assert "cancelled while it waited" in cancelled
+    assert "plain #2: pending after 0 turns" in waiting
+    assert (other.code, many.code, "No run is called" in other.err) == (2, 2, True)
 
 
 # ------------------------------------------------------------------ from-call

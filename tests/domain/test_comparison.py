@@ -7,7 +7,7 @@ import pytest
 from qa_worker.domain.comparison import Change, Comparison, compare, readable
 from qa_worker.domain.run import RunState
 from qa_worker.domain.statistics import Rate
-from qa_worker.domain.suite import ExitCode
+from qa_worker.domain.suite import ExitCode, SuiteResult
 from tests.suites import a_run, a_suite
 
 GOOD = [True] * 3
@@ -114,6 +114,88 @@ def test_what_can_not_be_compared_is_left_out_and_named() -> None:
         "new-text": "the scenario was changed in between",
     }
     assert any("not compared: new-text, the scenario was changed in between" in line for line in readable(result))
+
+
+ERROR, PENDING = RunState.ERROR, RunState.PENDING
+
+
+@pytest.mark.parametrize("state", [ERROR, PENDING, RunState.RUNNING, RunState.INVALID, RunState.CANCELLED])
+def test_what_was_measured_before_and_is_not_now_could_not_be_tested(state: RunState) -> None:
+    before = many(30, GOOD)
+    now = many(15, GOOD) | {f"s{number}": [state] * 3 for number in range(15, 30)}
+
+    result = compare(a_suite(before), a_suite(now))
+
+    assert (result.verdict, result.exit_code) == (Change.UNTESTED, ExitCode.COULD_NOT_TEST)
+    text = readable(result)
+    assert text[0] == "COULD NOT TEST: 1 -> 1"
+    assert "15 of 30 scenarios that were measured before were not measured now." in text
+
+
+def test_a_scenario_that_is_gone_could_not_be_tested() -> None:
+    assert compared(many(30, GOOD), many(29, GOOD)).verdict is Change.UNTESTED
+    assert compared(many(29, GOOD), many(30, GOOD)).verdict is Change.NO_DIFFERENCE
+
+
+@pytest.mark.parametrize("sides", [(GOOD, [True, PENDING, PENDING]), ([True, PENDING, PENDING], GOOD)])
+def test_a_suite_that_is_not_over_is_no_result(sides: tuple[list[bool | RunState], list[bool | RunState]]) -> None:
+    before, now = (a_suite({f"s{number}": side for number in range(30)}) for side in sides)
+
+    result = compare(before, now)
+
+    assert (result.verdict, result.exit_code) == (Change.UNTESTED, ExitCode.COULD_NOT_TEST)
+    assert any("suite run is not over" in line for line in readable(result))
+
+
+def test_a_regression_that_is_shown_stays_one_whatever_could_not_be_tested() -> None:
+    now = {f"s{number:02}": [False] for number in range(10)} | {f"s{number}": [PENDING] for number in range(10, 20)}
+
+    assert compare(a_suite(many(20, [True])), a_suite(now)).verdict is Change.REGRESSED
+
+
+def test_an_improvement_is_not_shown_where_something_could_not_be_tested() -> None:
+    before = many(10, [True]) | {f"weak{n}": [False] for n in range(7)}
+    now = {name: [True] for name in before} | {"s03": [ERROR]}
+
+    assert compare(a_suite(before), a_suite(now)).verdict is Change.UNTESTED
+
+
+def graded(judge: str, version: str) -> SuiteResult:
+    runs = [
+        a_run(f"s{number}", RunState.PASSED, judge=judge, rubric_version=version, caller="some-model")
+        for number in range(30)
+    ]
+    return a_suite(extra=runs)
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        (graded("rules", "b"), "it was graded by another judge"),
+        (graded("claude", "b"), "it was graded by another version of the rubric or its judge's settings"),
+    ],
+)
+def test_verdicts_of_another_judge_or_rubric_are_not_compared(now: SuiteResult, why: str) -> None:
+    result = compare(graded("claude", "a"), now)
+
+    assert result.verdict is Change.UNTESTED
+    assert {reason for _, reason in result.left_out} == {why}
+    assert any("30 of 30 scenarios were judged otherwise" in line for line in readable(result))
+
+
+def test_other_callers_and_another_kind_of_agent_are_told() -> None:
+    before = replace(graded("claude", "a"), target="claude")
+    now = replace(before, target="http", runs=tuple(replace(run, caller="another-model") for run in before.runs))
+
+    result = compare(before, now)
+
+    assert result.verdict is Change.NO_DIFFERENCE
+    assert result.warnings == (
+        "The agent was reached as 'claude' before and as 'http' now.",
+        "The callers were played by some-model before and by another-model now, which may explain a difference.",
+    )
+    assert set(result.warnings) <= set(readable(result))
+    assert compare(before, before).warnings == ()
 
 
 def test_nothing_to_compare_is_too_few() -> None:

@@ -5,11 +5,11 @@ import pytest
 from qa_worker.domain.call import Agent, Expected
 from qa_worker.domain.evaluation import Source, Verdict
 from qa_worker.domain.evidence.collect import collect
-from qa_worker.domain.evidence.facts import Check
+from qa_worker.domain.evidence.facts import Check, Evidence
 from qa_worker.domain.expectations import Breach, Unmet, capped, check, filled, findings, goal_reached, of_run
 from qa_worker.domain.matching import ArgumentRule, Match
 from qa_worker.domain.rubric import Checks, Severity
-from qa_worker.domain.run import Completion
+from qa_worker.domain.run import NOT_GRADED, Completion
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Told, ToolRule
 from qa_worker.domain.transcript import Transcript, Turn
 from qa_worker.domain.verdict import decide
@@ -173,23 +173,37 @@ def test_what_the_scenario_does_not_measure_stays_unmeasured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("completion", "kept"),
+    ("completion", "answered", "kept"),
     [
-        (Completion.AGENT_ENDED, {Check.UNANSWERED_CALLER}),
-        (Completion.TIMEOUT, {Check.UNANSWERED_CALLER}),
-        (Completion.CALLER_HUNG_UP, set()),
-        (Completion.MAX_TURNS, set()),
+        (Completion.AGENT_ENDED, False, {Check.UNANSWERED_CALLER}),
+        (Completion.TIMEOUT, False, set()),
+        (Completion.CALLER_HUNG_UP, False, set()),
+        (Completion.MAX_TURNS, False, set()),
+        # it had the floor, and said nothing
+        (Completion.TIMEOUT, True, {Check.UNANSWERED_CALLER}),
+        (Completion.MAX_TURNS, True, {Check.UNANSWERED_CALLER}),
     ],
 )
-def test_the_agent_is_not_blamed_for_where_others_stopped(completion: Completion, kept: set[Check]) -> None:
+def test_the_agent_is_not_blamed_for_where_others_stopped(
+    completion: Completion,
+    answered: bool,  # noqa: FBT001 - what is varied
+    kept: set[Check],
+) -> None:
     talked = talk(agent("Hello, what can I do?"), caller("I want my money back."))
     evidence = collect(talked, agent=Agent("a"), expected=Expected(), checks=Checks())
 
-    found = of_run(evidence, completion)
+    found = of_run(evidence, completion, answered=answered)
 
     assert {fact.check for fact in found.facts} == kept
     assert kept <= found.applied
     assert (Check.ABRUPT_END in found.applied) is (completion is Completion.AGENT_ENDED)
+
+
+@pytest.mark.parametrize("completion", sorted(set(Completion) - NOT_GRADED))
+def test_the_judge_is_told_how_every_graded_run_ended(completion: Completion) -> None:
+    (note,) = of_run(Evidence(), completion, answered=True).notes
+
+    assert note.endswith(f"({completion.value})")
 
 
 def goal(*turns: Turn, ends: Ends) -> bool:

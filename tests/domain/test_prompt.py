@@ -259,13 +259,13 @@ def test_the_prompt_asks_for_no_account_of_reasoning() -> None:
 
 
 def test_a_changed_prompt_has_a_new_version() -> None:
-    evidence = Evidence((Fact(Check.DEAD_AIR, "5.2 s of silence", turn=2),))
+    evidence = Evidence((Fact(Check.DEAD_AIR, "5.2 s of silence", turn=2),), notes=("ended at its limit of turns",))
     told = (
         system_text(RUBRIC, AGENT),
         shown(TRANSCRIPT, expected=Expected(outcome="booked"), evidence=evidence),
         json.dumps(answer_schema(RUBRIC)),
     )
-    known = {"1": "b4b3f2b81b38f3f1"}
+    known = {"1": "b4b3f2b81b38f3f1", "2": "440d5702535e422a"}
     assert known[PROMPT_VERSION] == hashlib.sha256("".join(told).encode()).hexdigest()[:16], (
         "the wording changed: raise PROMPT_VERSION, so that verdicts say what they were measured with"
     )

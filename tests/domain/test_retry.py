@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -49,6 +50,16 @@ def test_each_kind_of_failure_has_its_next_step(
     kind: FailureKind, attempt: int, retry_after_s: float | None, expected: RetryAt | Parked | Dead
 ) -> None:
     assert _step(kind, attempt=attempt, retry_after_s=retry_after_s) == expected
+
+
+def test_a_broken_installation_can_use_up_attempts_like_any_other_fault() -> None:
+    impatient = replace(POLICY, parks_blocked=False)
+    refused = Failure(FailureKind.BLOCKED, "http_401", "The key is refused.")
+
+    first = next_step(impatient, refused, tried=Tried(1), now=NOW, jitter=MIDDLE)
+    last = next_step(impatient, refused, tried=Tried(5), now=NOW, jitter=MIDDLE)
+
+    assert (first, last) == (RetryAt(NOW + timedelta(seconds=5), "http_401"), Dead("http_401"))
 
 
 def test_answers_that_nobody_could_read_are_counted_by_themselves() -> None:

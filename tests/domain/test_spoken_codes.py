@@ -30,6 +30,7 @@ def test_a_code_is_heard_as_it_is_said(said: str, code: str) -> None:
         "A table for four at half past seven.",
         "The twelfth of March, nineteen seventy nine.",
         "On 2026-11-07, or 07.11.2026, or 07/11/2026.",
+        "May 4, 1982; Sept. 27th 1987",
         "zero nine, zero five, nineteen eighty four",
         "That's $1,250.75 or 12500 % of it",
         "twelve thousand five hundred euros",

@@ -47,7 +47,7 @@ def under_way(system: System) -> int:
 
 
 def is_done(suites: Suites, suite: uuid.UUID) -> bool:
-    result = suites.result(suite)
+    result = suites.result(suite, workspace="default")
     return result is not None and result.completed_at is not None
 
 
@@ -59,6 +59,7 @@ def test_runs_of_a_killed_worker_go_on_at_the_turn_where_they_stood(system: Syst
     before = turns(system)
     with system.engine.connect() as connection:
         broken_off = set(connection.execute(select(runs.c.id).where(runs.c.state == "running")).scalars())
+        killed_at = connection.execute(select(func.clock_timestamp())).scalar_one()
     assert broken_off
 
     system.workers.start(Queue.RUN_SCENARIO)
@@ -69,20 +70,23 @@ def test_runs_of_a_killed_worker_go_on_at_the_turn_where_they_stood(system: Syst
     after = turns(system)
     # None lost, none written again, none twice: each run holds exactly its conversation.
     assert {key: after[key] for key in before} == before
-    said = {run_id: [row.turn.text for row in system.client.suites.turns(run_id)] for run_id, _ in after}
+    said = {
+        run_id: [row.turn.text for row in system.client.suites.turns(run_id, workspace="default")]
+        for run_id, _ in after
+    }
     assert len(said) == 60
     assert len({tuple(texts) for texts in said.values()}) == 1
-    result = system.client.suites.result(suite)
+    result = system.client.suites.result(suite, workspace="default")
     assert result is not None
     assert {run.state.value for run in result.runs} == {"passed"}
     with system.engine.connect() as connection:
-        attempts = connection.execute(select(runs.c.attempt).where(runs.c.id.in_(broken_off))).scalars()
-        assert all(attempt >= 2 for attempt in attempts)
+        taken_up_at = connection.execute(select(runs.c.started_at).where(runs.c.id.in_(broken_off))).scalars()
+        assert all(moment > killed_at for moment in taken_up_at)
 
 
 def test_who_watches_sees_every_run_end(system: System) -> None:
     suite = system.client.suites.start(a_suite(repeats=5, max_parallel=2), workspace="default")
-    watched = system.client.suites.watch(suite)
+    watched = system.client.suites.watch(suite, workspace="default")
     past = next(watched)
     assert isinstance(past, SuiteProgress)
     assert {run.state.value for run in past.runs} == {"pending"}
@@ -103,10 +107,10 @@ def test_a_cancelled_suite_ends_and_keeps_what_happened(system: System) -> None:
     system.workers.start(Queue.RUN_SCENARIO)
     eventually(lambda: under_way(system) >= 1, what="a run is in the middle")
 
-    assert system.client.suites.cancel(suite)
+    assert system.client.suites.cancel(suite, workspace="default")
     eventually(lambda: is_done(system.client.suites, suite), what="the suite has ended", within_s=30)
 
-    result = system.client.suites.result(suite)
+    result = system.client.suites.result(suite, workspace="default")
     assert result is not None
     states = [run.state.value for run in result.runs]
     assert states.count("cancelled") > 20

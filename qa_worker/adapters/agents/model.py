@@ -27,9 +27,9 @@ class ModelAgent:
         agent = context.agent.agent
         system = "\n\n".join(filter(None, (agent.instructions.strip(), PLATFORM_NOTE)))
 
-        def say(messages: tuple[Message, ...]) -> ChatAnswer:
+        def say(messages: tuple[Message, ...], within_s: float) -> ChatAnswer:
             request = _request(context, self._turned, system, messages)
-            return self._model.say(replace(request, tools=agent.tools))
+            return self._model.say(replace(request, tools=agent.tools, within_s=within_s))
 
         return converse(context, history, told, say=say)
 
@@ -38,6 +38,7 @@ class ModelCaller:
     """Implements the port `CallerPlayer`. A fixed opening is said as it stands, and costs nothing."""
 
     def __init__(self, model: ChatModel, turned: Turned) -> None:
+        self.name = turned.model
         self._model = model
         self._turned = turned
 

@@ -42,9 +42,9 @@ class OpenAiAgent:
     def reply(self, context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
         """See the port."""
 
-        def say(messages: tuple[Message, ...]) -> ChatAnswer:
+        def say(messages: tuple[Message, ...], within_s: float) -> ChatAnswer:
             body = json.dumps(self._body(context, messages)).encode()
-            replied = self._web.post(self._endpoint, body, within_s=context.limits.reply_s, headers={})
+            replied = self._web.post(self._endpoint, body, within_s=within_s, headers={})
             if isinstance(replied, Failure):
                 return ChatAnswer(replied, Usage(), None)
             result, usage = _read(replied.content)

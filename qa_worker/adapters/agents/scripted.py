@@ -52,6 +52,8 @@ class ScriptedAgent:
 class ScriptedCaller:
     """Implements the port `CallerPlayer` with the fixed lines of the scenario."""
 
+    name = "script"
+
     def line(self, context: PlayContext, history: Sequence[Turn], number: int) -> CallerReply:  # noqa: ARG002 - the port's
         """See the port."""
         lines = context.scenario.lines

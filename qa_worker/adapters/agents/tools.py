@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from qa_worker.adapters.agents.web import timed_out
 from qa_worker.application.conversing import ChatAnswer
 from qa_worker.application.playing import AgentReply, PlayContext
 from qa_worker.domain.agent_under_test import AgentUnderTest
@@ -62,16 +64,28 @@ def close(turns: Sequence[Turn]) -> tuple[bool, bool]:
 
 
 def converse(
-    context: PlayContext, history: Sequence[Turn], told: str, *, say: Callable[[tuple[Message, ...]], ChatAnswer]
+    context: PlayContext,
+    history: Sequence[Turn],
+    told: str,
+    *,
+    say: Callable[[tuple[Message, ...], float], ChatAnswer],
 ) -> AgentReply | Failure:
     """The model's reply to `told`: it calls tools and gets the mocks' answers until it speaks.
 
-    One that goes on calling tools beyond `MAX_ROUNDS` has said nothing, which is the agent's own fault and is graded so.
+    `say` asks for one message, within so many seconds: what is left of the time of the whole reply. A cancel ends it
+    before the next message. One that goes on calling tools beyond `MAX_ROUNDS` has said nothing, which is the agent's
+    own fault and is graded so.
     """
-    reply = _Reply()
-    for _ in range(MAX_ROUNDS):
+    reply, within_s = _Reply(), context.limits.reply_s
+    until = time.monotonic() + within_s
+    for number in range(MAX_ROUNDS):
+        if number and context.stop():
+            return replace(reply.done(), cut_short=True)
+        left_s = until - time.monotonic()
+        if left_s <= 0:
+            return timed_out(within_s)
         so_far = (*history, Turn(Role.CALLER, told), *reply.turns)
-        answer = say(agent_chat(so_far))
+        answer = say(agent_chat(so_far), left_s)
         reply.book(answer)
         if isinstance(answer.result, Failure):
             return reply.failed(answer.result)

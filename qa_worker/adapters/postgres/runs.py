@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Date,
+    Double,
     Row,
     Select,
     Uuid,
@@ -48,7 +49,7 @@ from qa_worker.adapters.postgres.work import WorkRows, claiming
 from qa_worker.application.playing import AgentKind, PlayContext, Target
 from qa_worker.application.running import ClaimedRun, Played, RunRef, RunSubject
 from qa_worker.domain.agent_under_test import AgentUnderTest
-from qa_worker.domain.call import CallId, WorkspaceId
+from qa_worker.domain.call import CallId, WorkspaceId, workspace_id
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.evaluation import Usage, Verdict
 from qa_worker.domain.failure import Failure, FailureKind
@@ -116,6 +117,19 @@ class PostgresRuns:
         row = self._connection.execute(_SUBJECT, {"run": run_id}).one()
         return RunSubject(row.scenario, row.agent_id)
 
+    def cancel_asked(self, run_id: uuid.UUID) -> bool:
+        """See the port."""
+        asked = select(runs.c.cancel_requested_at.is_not(None)).where(runs.c.id == run_id)
+        return bool(self._connection.execute(asked).scalar_one_or_none())
+
+    def hold(self, lease: Lease) -> bool:
+        """See the port."""
+        held = select(runs.c.cancel_requested_at).where(*_mine(lease)).with_for_update()
+        row = self._connection.execute(held).one_or_none()
+        if row is None:
+            raise LeaseLost(str(lease.work_id))
+        return row.cancel_requested_at is not None
+
     def append(self, lease: Lease, written: Written, played: Played) -> bool:
         """See the port."""
         row = self._connection.execute(
@@ -127,6 +141,7 @@ class PostgresRuns:
                 "clock": played.clock_s,
                 "played": played.played_s,
                 "cost": played.cost_micro_usd,
+                "caller": played.caller,
                 **{f"used_{name}": value for name, value in asdict(played.usage).items()},
                 "rows": [_turn_values(index, turn) for index, turn in sorted(written.items())],
             },
@@ -140,7 +155,7 @@ class PostgresRuns:
         """See the port."""
         closed = self._connection.execute(
             update(runs)
-            .where(runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING)
+            .where(*_mine(lease))
             .values(completion=completion.value, call_id=call_id, evaluation_id=evaluation_id)
         )
         if closed.rowcount != 1:
@@ -148,13 +163,20 @@ class PostgresRuns:
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, failure: Failure) -> None:
         """See the port."""
-        record = _Postponed(failure)
-        self._work.release(lease, self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=record))
+        values = self._work.waiting(wait_s=wait_s, reason=reason, counts=counts, record=_Postponed(failure))
+        if failure.kind is FailureKind.UNREADABLE:
+            values["unreadable_count"] = runs.c.unreadable_count + 1
+        self._work.release(lease, values)
 
     def settle(self, lease: Lease, ended: Ended, *, failure: Failure | None = None) -> None:
         """See the port."""
         state = WorkState.DONE if failure is None else WorkState.DEAD
         self._work.release(lease, {"state": state.value, **_ended(ended), **_error(failure)})
+        if ended.state is RunState.CANCELLED:
+            evaluation = select(runs.c.evaluation_id).where(
+                runs.c.id == lease.work_id, runs.c.evaluation_id.is_not(None)
+            )
+            _leave_ungraded(self._connection, self._connection.execute(evaluation).scalars().all())
         if failure is not None:
             self._write_letter(lease.work_id)
 
@@ -162,6 +184,8 @@ class PostgresRuns:
         """See the port."""
         row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one()
         same = ("suite_run_id", "workspace_id", "scenario_id", "agent_under_test_id", "position", "repeat")
+        if row.cancel_requested_at is not None:
+            return
         attempt_no = row.attempt_no + 1
         values = {name: getattr(row, name) for name in (*same, "lane", "max_attempts")}
         self._connection.execute(
@@ -174,10 +198,11 @@ class PostgresRuns:
     def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
         """See the port."""
         expired = self._work.expired(limit=limit)
-        freed = [row.id for row in expired if row.attempt < row.max_attempts]
+        # Whoever takes one that was to be cancelled does no more than that: it can't kill another worker.
+        freed = [row.id for row in expired if row.attempt < row.max_attempts or row.cancel_requested_at is not None]
         if freed:
             self._work.free(freed)
-        ended = [row for row in expired if row.attempt >= row.max_attempts]
+        ended = [row for row in expired if row.id not in freed]
         for row in ended:
             lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
             completion = Completion(row.completion) if row.completion else Completion.ERROR
@@ -189,11 +214,16 @@ class PostgresRuns:
         rows = self._work.unsent(older_than_s=older_than_s, waiting=waiting, limit=limit)
         return [row.id for row in rows]
 
-    def cancel(self, run_id: uuid.UUID) -> RunRef | None:
+    def cancel(self, run_id: uuid.UUID, *, workspace_name: str) -> RunRef | None:
         """See the port."""
-        cancel_where(self._connection, runs.c.id == run_id)
-        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-        return None if row is None else _ref(row)
+        mine = select(runs).where(runs.c.id == run_id, runs.c.workspace_id == workspace_id(workspace_name))
+        row = self._connection.execute(mine).one_or_none()
+        if row is None:
+            return None
+        # It may be found spoilt by its caller this very moment, and the repeat goes on as the next attempt.
+        repeat = and_(*(runs.c[name] == getattr(row, name) for name in ("suite_run_id", "scenario_id", "repeat")))
+        cancel_where(self._connection, repeat & (runs.c.attempt_no >= row.attempt_no))
+        return _ref(row)
 
     def revive(self, run_id: uuid.UUID) -> RunRef | None:
         """See the port."""
@@ -225,6 +255,7 @@ _CLAIMED = (
     select(
         runs,
         suite_runs.c.judge,
+        func.extract("epoch", _NOW - runs.c.begun_at).cast(Double).label("age_s"),
         workspaces.c.name.label("workspace_name"),
         scenarios.c.content.label("scenario"),
         agents_under_test.c.content.label("agent"),
@@ -258,6 +289,10 @@ def _append() -> Select[Any]:
             clock_s=bindparam("clock"),
             played_s=bindparam("played"),
             cost_micro_usd=bindparam("cost"),
+            caller=bindparam("caller"),
+            attempt=1,
+            park_count=0,
+            unreadable_count=0,
             **{name: bindparam(f"used_{name}") for name in _USAGE},
         )
         .returning(runs.c.id, runs.c.workspace_id, runs.c.cancel_requested_at)
@@ -284,6 +319,9 @@ _APPEND = _append()
 
 def cancel_where(connection: Connection, which: Any) -> None:
     """Cancel what waits of these runs, and ask it of those that run. What is final stays as it is."""
+    # Noted on all of them first: one that begins, or goes back to waiting, meanwhile would else be missed by both.
+    asked = which & runs.c.outcome.is_(None) & runs.c.cancel_requested_at.is_(None)
+    connection.execute(update(runs).where(asked).values(cancel_requested_at=_NOW))
     cancelled = connection.execute(
         update(runs)
         .where(which, _WAITING)
@@ -294,12 +332,14 @@ def cancel_where(connection: Connection, which: Any) -> None:
         )
         .returning(runs.c.evaluation_id)
     ).scalars()
-    # One that waited for its judge has an evaluation that nobody will look at any more.
-    ungraded = [one for one in cancelled if one is not None]
-    if ungraded:
-        WorkRows(connection, evaluations).bury_waiting(evaluations.c.id.in_(ungraded), _UNGRADED, limit=len(ungraded))
-    asked = which & (runs.c.state == WorkState.RUNNING.value) & runs.c.cancel_requested_at.is_(None)
-    connection.execute(update(runs).where(asked).values(cancel_requested_at=_NOW))
+    _leave_ungraded(connection, [one for one in cancelled if one is not None])
+
+
+def _leave_ungraded(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:
+    """Of runs that were cancelled while they waited for their judge: nobody will look at these any more."""
+    if evaluation_ids:
+        which, limit = evaluations.c.id.in_(evaluation_ids), len(evaluation_ids)
+        WorkRows(connection, evaluations).bury_waiting(which, _UNGRADED, limit=limit)
 
 
 def read_turns(connection: Connection, run_id: uuid.UUID) -> tuple[PlayedTurn, ...]:
@@ -322,7 +362,7 @@ def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> Claim
         lease=lease,
         ref=_ref(row),
         workspace_name=row.workspace_name,
-        context=PlayContext(row.id, workspace, scenario, agent, scenario.limits, target),
+        context=PlayContext(row.id, workspace, scenario, agent, scenario.limits, target, row.workspace_name),
         rows=rows,
         begun_at=row.begun_at,
         completion=Completion(row.completion) if row.completion else None,
@@ -330,7 +370,13 @@ def _claimed(row: Row[Any], lease: Lease, rows: tuple[PlayedTurn, ...]) -> Claim
         attempt_no=row.attempt_no,
         played_s=row.played_s,
         cancel_asked=row.cancel_requested_at is not None,
+        age_s=row.age_s,
+        unreadable=row.unreadable_count,
     )
+
+
+def _mine(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return runs.c.id == lease.work_id, runs.c.lease_token == lease.token, runs.c.state == WorkState.RUNNING.value
 
 
 def _ref(row: Row[Any]) -> RunRef:

@@ -21,7 +21,7 @@ from qa_worker.adapters.postgres.work import WorkRows
 from qa_worker.application.limits import SPENT
 from qa_worker.application.purse import Left
 from qa_worker.application.running import SuiteEnd, SuiteState, WantedSuite
-from qa_worker.domain.call import WorkspaceId
+from qa_worker.domain.call import WorkspaceId, workspace_id
 from qa_worker.domain.run import MEASURED, UNMEASURED, RunState
 from qa_worker.domain.scenario import fingerprint
 from qa_worker.domain.transcript import canonical
@@ -121,32 +121,29 @@ class PostgresSuites:
         )
         return [uuid.uuid5(workspace, f"scenario/{fingerprint(scenario)}") for scenario in wanted.scenarios]
 
-    def queue_next(self, suite_run_id: uuid.UUID, *, limit: int) -> Sequence[uuid.UUID]:
+    def queue_due(self, *, limit: int, batch: int, left: Left | None) -> Sequence[uuid.UUID]:
         """See the port."""
-        mine = select(suite_runs.c.id).where(suite_runs.c.id == suite_run_id, _OPEN)
-        locked = self._connection.execute(mine.with_for_update(key_share=True)).scalars().all()
-        return self._queue(locked, limit=limit, batch=limit, due=_DUE & ~_HELD)
-
-    def queue_due(self, *, limit: int, batch: int, left: Left) -> Sequence[uuid.UUID]:
-        """See the port."""
-        owners = self._connection.execute(select(suite_runs.c.workspace_id).where(_OPEN).distinct()).scalars()
-        spent = [owner for owner in owners if left.is_spent(WorkspaceId(owner))]
-        due = _DUE & ~(_HELD & runs.c.workspace_id.in_(spent))
+        room = min(batch, self._work.room(in_flight_limit=limit))
+        if room <= 0:
+            return []
+        due = _DUE & ~self._held_back(left)
         has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, due).exists()
-        waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(suite_runs.c.created_at)
+        waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(func.random())
         locked = self._connection.execute(
             waiting.limit(_SUITES_AT_ONCE).with_for_update(key_share=True, skip_locked=True)
         )
-        return self._queue(locked.scalars().all(), limit=limit, batch=batch, due=due)
-
-    def _queue(
-        self, suite_ids: Sequence[uuid.UUID], *, limit: int, batch: int, due: ColumnElement[bool]
-    ) -> Sequence[uuid.UUID]:
-        if not suite_ids:
-            return []
-        chosen = list(self._connection.execute(_in_turn(suite_ids, batch, due)).scalars())
+        suites = locked.scalars().all()
+        chosen = list(self._connection.execute(_in_turn(suites, room, due)).scalars()) if suites else []
         queued = self._work.queue_new(chosen, in_flight_limit=limit)
         return [one for one in chosen if one in queued]
+
+    def _held_back(self, left: Left | None) -> ColumnElement[bool]:
+        """What waits for a budget, and may have to wait on."""
+        if left is None:
+            return _HELD
+        owners = self._connection.execute(select(suite_runs.c.workspace_id).where(_OPEN).distinct()).scalars()
+        spent = [owner for owner in owners if left.is_spent(WorkspaceId(owner))]
+        return _HELD & runs.c.workspace_id.in_(spent)
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:
         """See the port."""
@@ -191,14 +188,14 @@ class PostgresSuites:
         )
         return reopened.rowcount == 1
 
-    def ask_cancel(self, suite_run_id: uuid.UUID) -> bool:
+    def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:
         """See the port."""
+        mine = (suite_runs.c.id == suite_run_id) & (suite_runs.c.workspace_id == workspace_id(workspace_name))
         # One that comes after the end changes nothing.
-        running = (suite_runs.c.id == suite_run_id) & (suite_runs.c.state == SuiteState.RUNNING.value)
+        running = mine & (suite_runs.c.state == SuiteState.RUNNING.value)
         asked = func.coalesce(suite_runs.c.cancel_requested_at, _NOW)
         self._connection.execute(update(suite_runs).where(running).values(cancel_requested_at=asked))
-        known = select(suite_runs.c.id).where(suite_runs.c.id == suite_run_id)
-        return self._connection.execute(known).first() is not None
+        return self._connection.execute(select(suite_runs.c.id).where(mine)).first() is not None
 
     def cancel_asked(self, *, limit: int) -> Sequence[uuid.UUID]:
         """See the port."""
@@ -211,8 +208,11 @@ class PostgresSuites:
         return suites
 
 
-def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int, due: ColumnElement[bool]) -> Any:
-    """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight."""
+def _in_turn(suite_ids: Sequence[uuid.UUID], room: int, due: ColumnElement[bool]) -> Any:
+    """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight.
+
+    Suites that have as few are chosen by lot: in a fixed order the last of them would wait for the end of all others.
+    """
     suites = (
         select(
             suite_runs.c.id,
@@ -231,12 +231,12 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], batch: int, due: ColumnElement[bool
         select(runs.c.id, func.row_number().over(order_by=order).label("nth"))
         .where(runs.c.suite_run_id == suites.c.id, due)
         .order_by(*order)
-        .limit(func.greatest(0, suites.c.max_parallel - suites.c.in_flight))
+        .limit(func.greatest(0, func.least(room, suites.c.max_parallel - suites.c.in_flight)))
         .lateral("oldest")
     )
     joined = suites.join(oldest, literal(value=True))
     turn = suites.c.in_flight + oldest.c.nth
-    return select(oldest.c.id).select_from(joined).order_by(turn, suites.c.id).limit(batch)
+    return select(oldest.c.id).select_from(joined).order_by(turn, func.random()).limit(room)
 
 
 def _agent_of(agent_under_test_id: uuid.UUID) -> Any:

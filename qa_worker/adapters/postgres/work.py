@@ -134,7 +134,7 @@ class WorkRows:
 
     def queue_new(self, work_ids: Sequence[uuid.UUID], *, in_flight_limit: int) -> set[uuid.UUID]:
         """Pending and due -> queued, as long as no more than `in_flight_limit` rows are queued or running."""
-        room = in_flight_limit - self._in_flight_now(in_flight_limit) if work_ids else 0
+        room = self.room(in_flight_limit=in_flight_limit) if work_ids else 0
         if room <= 0:
             return set()
         columns = self._table.c
@@ -336,8 +336,9 @@ class WorkRows:
         )
         return extended.rowcount
 
-    def _in_flight_now(self, limit: int) -> int:
-        return int(self._connection.execute(select(self._in_flight(limit))).scalar_one())
+    def room(self, *, in_flight_limit: int) -> int:
+        """How many rows may be queued besides those that are queued or running; less than none where that is too many."""
+        return in_flight_limit - int(self._connection.execute(select(self._in_flight(in_flight_limit))).scalar_one())
 
     def _in_flight(self, limit: int) -> ColumnElement[int]:
         """Rows queued or running, counted no further than `limit` in each state: a long queue costs no long count."""

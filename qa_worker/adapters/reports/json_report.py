@@ -1,17 +1,21 @@
-"""A suite's result, and a comparison, as JSON documents with a version of their own."""
+"""A suite's result, a run, and a comparison, as JSON documents with a version of their own."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
+from itertools import count
 from typing import Any
 
+from qa_worker.application.running import RunView
 from qa_worker.domain.comparison import Comparison, readable
 from qa_worker.domain.evaluation import Finding
+from qa_worker.domain.playback import played_to_json
 from qa_worker.domain.run import RunState
 from qa_worker.domain.statistics import Interval, Rate
 from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
 
+RUN_SCHEMA = "voicenoob-qa/run/1"
 SUITE_SCHEMA = "voicenoob-qa/suite-report/1"
 COMPARISON_SCHEMA = "voicenoob-qa/comparison/1"
 
@@ -22,6 +26,10 @@ def suite_json(suite: SuiteResult) -> str:
         "schema": SUITE_SCHEMA,
         "suite": suite.name,
         "agent": {"id": suite.agent, "version": suite.agent_version},
+        "target": suite.target,
+        "callers": list(suite.callers),
+        "judges": list(suite.judges),
+        "rubric_versions": list(suite.rubric_versions),
         "started_at": _time(suite.started_at),
         "completed_at": _time(suite.completed_at),
         "exit_code": int(suite.exit_code),
@@ -31,6 +39,24 @@ def suite_json(suite: SuiteResult) -> str:
         "attempts_spoilt_by_the_caller": suite.spoilt,
         "test_faults": sum(len(run.test_faults) for run in suite.runs),
         "scenarios": [_scenario(scenario) for scenario in suite.scenarios],
+    }
+    return _text(document)
+
+
+def run_json(view: RunView) -> str:
+    """One run with its conversation. `place` is the turn's number in the transcript that judge and findings speak of.
+
+    What stands in no transcript (a noise, an agent's silence) has none. `line` is the caller's line as it was written.
+    """
+    places = count()
+    document = {
+        "schema": RUN_SCHEMA,
+        "suite_run": str(view.suite_run_id),
+        "suite": view.suite,
+        "agent": {"id": view.agent, "version": view.agent_version},
+        "scenario": view.run.scenario,
+        **_run(view.run),
+        "conversation": [{"place": next(places) if row.said else None, **played_to_json(row)} for row in view.turns],
     }
     return _text(document)
 
@@ -59,6 +85,8 @@ def comparison_json(comparison: Comparison) -> str:
         ],
         "not_compared": [{"scenario": name, "reason": reason} for name, reason in comparison.left_out],
         "repeats_without_partner": comparison.unpaired,
+        "not_tested": list(comparison.untested),
+        "warnings": list(comparison.warnings),
         "text": list(readable(comparison)),
     }
     return _text(document)
@@ -86,9 +114,14 @@ def _run(run: RunResult) -> dict[str, Any]:
         "turns": run.turns,
         "overall": run.overall,
         "message": run.message,
+        "waits_for": run.waits_for,
+        "waits_until": _time(run.waits_until),
         "started_at": _time(run.started_at),
         "completed_at": _time(run.completed_at),
         "cost_usd": None if run.cost_micro_usd is None else run.cost_micro_usd / 1_000_000,
+        "caller": run.caller,
+        "judge": run.judge,
+        "rubric_version": run.rubric_version,
         "findings": [_finding(finding) for finding in run.findings],
         "test_faults": list(run.test_faults),
     }

@@ -102,6 +102,10 @@ runs = Table(
     Column("clock_s", Double, nullable=False, server_default="0"),
     Column("played_s", Double, nullable=False, server_default="0"),
     count_column("turn_count"),
+    # Attempts since the last turn that got an answer nobody could use.
+    count_column("unreadable_count"),
+    # The model that played the caller, or "script".
+    text_column("caller"),
     when("cancel_requested_at"),
     Column("call_id", Uuid, ForeignKey("calls.id"), nullable=True),
     Column("evaluation_id", Uuid, ForeignKey("evaluations.id"), nullable=True),
