@@ -20,7 +20,7 @@ RUN apt-get update \
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin qa \
     && install --directory --owner=qa --group=qa --mode=0700 /var/lib/qa-worker
 COPY --from=build /opt/qa-worker /opt/qa-worker
-ENV PATH=/opt/qa-worker/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/qa-worker/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MALLOC_ARENA_MAX=2
 USER qa
 # Celery and Flower read modules and settings from the working directory: not from one that they can write to.
 WORKDIR /

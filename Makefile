@@ -46,7 +46,7 @@ fmt: $(STAMP)  ## Format and fix what can be fixed
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(STAMP)  ## Every benchmark, tables and JSON (25 min; ARGS="--quick" 6 min; DATA=path adds the labelled calls)
+bench: $(STAMP)  ## Every benchmark, tables and JSON (30 min; ARGS="--quick" 8 min; DATA=path adds the labelled calls)
 	@$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA)) $(ARGS)
 
 .PHONY: bench-peers

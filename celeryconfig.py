@@ -110,12 +110,9 @@ task_routes = {
     TaskName.DISPATCH_RUNS.value: {"queue": Queue.MAINTENANCE.value},
     TaskName.RESCUE_RUNS.value: {"queue": Queue.MAINTENANCE.value},
 }
-# Celery's own limit is for each worker process alone, and off unless asked for.
-task_annotations = (
-    {TaskName.EVALUATE_CALL.value: {"rate_limit": _settings.evaluate_rate_limit}}
-    if _settings.evaluate_rate_limit
-    else {}
-)
+# Celery's own limits are for each worker process alone, count messages, and are off unless asked for.
+_rate_limits = {TaskName.EVALUATE_CALL.value: _settings.evaluate_rate_limit, **_settings.rate_limits}
+task_annotations = {task: {"rate_limit": limit} for task, limit in _rate_limits.items() if limit}
 
 beat_max_loop_interval = 1
 # A beat that nobody took in time is worth nothing: it expires, so that an outage leaves no heap of them. Not too soon:

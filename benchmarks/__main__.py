@@ -1,7 +1,7 @@
 """Every benchmark in turn, each a process of its own: `python -m benchmarks [--quick] [--only NAME ...] [--data PATH]`.
 
-Each prints its table; its JSON is in benchmarks/results/. In full about 25 minutes, most of it the three minutes of each
-case of `limits`; `--quick` takes about 6 and measures less. Nothing else should run meanwhile.
+Each prints its table; its JSON is in benchmarks/results/. In full about 30 minutes, most of it the three minutes of each
+case of `limits`; `--quick` takes about 8 and measures less. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FULL: dict[str, list[str]] = {
     "scenarios": [],
     "alerts": [],
     "deliveries": [],
+    "kill_alerts": [],
 }
 QUICK: dict[str, list[str]] = {
     "enqueue": ["--calls", "5000"],
@@ -33,6 +34,7 @@ QUICK: dict[str, list[str]] = {
     "scenarios": ["--runs", "64", "--turns", "6", "--processes", "1", "--memory-runs", "200"],
     "alerts": ["--calls", "30"],
     "deliveries": ["--only", "1 of 20 slow"],
+    "kill_alerts": ["--kills", "20"],
 }
 
 

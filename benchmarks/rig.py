@@ -22,7 +22,7 @@ from qa_worker import bootstrap
 from qa_worker.adapters.postgres.migrate import upgrade
 from qa_worker.application.ports import Wanted
 from qa_worker.application.submit_call import Accepted
-from qa_worker.cli.stack_spec import beat_arguments, worker_arguments
+from qa_worker.cli.stack_spec import WORKER_ENV, beat_arguments, worker_arguments
 from qa_worker.domain.call import Agent, Call, Expected, ToolSpec
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
@@ -91,7 +91,7 @@ class Rig:
         arguments = [argument.replace(f"{queue.value}@%h", name) for argument in worker_arguments(queue)]
         # The last one holds.
         arguments += [] if concurrency is None else ["--concurrency", str(concurrency)]
-        process = self._spawn(arguments, log, {**self.env, **extra})
+        process = self._spawn(arguments, log, {**self.env, **WORKER_ENV, **extra})
         part = "workers" if queue is not Queue.MAINTENANCE else "maintenance"
         self.parts.setdefault(part, []).append(process)
         wait_for(lambda: b" ready." in log.read_bytes(), what=f"worker {name}")

@@ -10,12 +10,17 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 _CRON_FIELDS = 5
 _CRON = re.compile(r"[0-9a-zA-Z*/,\-]+")
+
+
+LimitedTask = Literal["evaluate-call", "evaluate-calls", "run-scenario", "send-alert"]
+"""The tasks that other people's servers are behind."""
+RateLimit = Annotated[str, StringConstraints(pattern=r"^(\d+(\.\d+)?(/[smh])?)?$")]
 
 
 class Settings(BaseSettings):
@@ -89,6 +94,8 @@ class Settings(BaseSettings):
     max_output_tokens_per_minute: int | None = Field(
         default=None, ge=1, validation_alias="QA_MAX_OUTPUT_TOKENS_PER_MINUTE"
     )
+    # Among how many worker processes the limits are divided while Redis is away, until Redis has told how many there are.
+    worker_processes: int = Field(default=4, ge=1, validation_alias="QA_WORKER_PROCESSES")
     # Dollars a day (UTC): for everything, and for each workspace that has no budget of its own.
     daily_budget_usd: float | None = Field(default=None, ge=0, validation_alias="QA_DAILY_BUDGET_USD")
     workspace_daily_budget_usd: float | None = Field(
@@ -103,8 +110,10 @@ class Settings(BaseSettings):
     # Calls in the broker and at work at once, over all workers: about 4 x the slots that run.
     in_flight_limit: int = Field(default=256, ge=1, validation_alias="QA_IN_FLIGHT_LIMIT")
     evaluate_concurrency: int = Field(default=32, ge=1, le=256, validation_alias="QA_EVALUATE_CONCURRENCY")
-    # Celery's own limit, for each worker process alone ("100/m"); empty is none.
-    evaluate_rate_limit: str = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+    # Celery's own limits of messages of a task, for each worker process alone ("10/s", "100/m", "500/h"); none unless set.
+    # The first one is older, and holds for evaluate-call where the mapping names no limit for it.
+    evaluate_rate_limit: RateLimit = Field(default="", validation_alias="QA_EVALUATE_RATE_LIMIT")
+    rate_limits: dict[LimitedTask, RateLimit] = Field(default={}, validation_alias="QA_RATE_LIMITS")
 
     # -- runs of scenarios. In the broker and at work at once, of all suites: about 2 x the slots that run.
     run_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_RUN_IN_FLIGHT_LIMIT")
@@ -131,12 +140,21 @@ class Settings(BaseSettings):
     # When everything without a verdict under its rubric version is submitted, as in a crontab (UTC); empty is never.
     backlog_schedule: str = Field(default="", validation_alias="QA_BACKLOG_SCHEDULE")
 
-    # -- database: one pool for each process. No connection is held while the judge is waited for.
+    # -- database: one pool for each process, as large as what the process serves needs: about one connection for four
+    # threads, because none is held while a model, an agent or a receiver is waited for, and a few for leases and records.
+    # All processes together must stay below PostgreSQL's max_connections (100 unless set).
+    evaluate_db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_EVALUATE_DB_POOL_SIZE")
+    run_db_pool_size: int = Field(default=16, ge=1, validation_alias="QA_RUN_DB_POOL_SIZE")
+    alert_db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_ALERT_DB_POOL_SIZE")
+    maintenance_db_pool_size: int = Field(default=6, ge=1, validation_alias="QA_MAINTENANCE_DB_POOL_SIZE")
+    # Every other process; a command takes two at most.
     db_pool_size: int = Field(default=10, ge=1, validation_alias="QA_DB_POOL_SIZE")
     db_pool_timeout_s: float = Field(default=30.0, gt=0, validation_alias="QA_DB_POOL_TIMEOUT_S")
 
     # Results that come within this time share one commit.
     record_window_s: float = Field(default=0.02, ge=0, le=1, validation_alias="QA_RECORD_WINDOW_S")
+    # Calls that begin within this of each other are claimed in one transaction; one that begins alone waits for nobody.
+    claim_window_s: float = Field(default=0.01, ge=0, le=1, validation_alias="QA_CLAIM_WINDOW_S")
 
     # -- alerts. Where people can look at a call: links in alerts begin with it; none without it.
     public_url: str = Field(default="", pattern=r"^(https?://[^\s/]+[^\s]*)?$", validation_alias="QA_PUBLIC_URL")
@@ -148,8 +166,8 @@ class Settings(BaseSettings):
     alert_connect_timeout_s: float = Field(default=5.0, gt=0, validation_alias="QA_ALERT_CONNECT_TIMEOUT_S")
     # The whole exchange, from the name server to the answer's last byte.
     alert_timeout_s: float = Field(default=10.0, gt=0, le=60, validation_alias="QA_ALERT_TIMEOUT_S")
-    # Under way at once: to one endpoint, so that a slow one takes no more slots than that; to all of them, about 4 x
-    # the slots that run.
+    # Under way at once: to one endpoint, so that it takes no more slots than that; to all of them, about 4 x the slots
+    # that run. One that takes longer than 2 s gets one at a time, and all of those an eighth of the limit: half of the slots.
     alert_endpoint_limit: int = Field(default=4, ge=1, validation_alias="QA_ALERT_ENDPOINT_LIMIT")
     alert_in_flight_limit: int = Field(default=128, ge=1, validation_alias="QA_ALERT_IN_FLIGHT_LIMIT")
     # An endpoint that failed so often in a row is left alone, at first for so long, and tried by one delivery then.

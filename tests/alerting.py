@@ -26,7 +26,7 @@ from qa_worker.domain.call import WorkspaceId, workspace_id
 from qa_worker.domain.outcome import Outcome
 from tests.builders import a_call, a_grading
 from tests.conftest import UnitsOfWork
-from tests.fakes import FrozenClock
+from tests.fakes import FrozenClock, NoContext
 
 WORKSPACE = workspace_id("w")
 COOLDOWN_S = 900
@@ -95,7 +95,13 @@ class Desk:
 
     @property
     def raising(self) -> Raising:
-        return Raising(uow=self.uow, clock=self.clock, public_url="https://qa.example.com", max_attempts=7)
+        return Raising(
+            uow=self.uow,
+            clock=self.clock,
+            context=NoContext(),
+            public_url="https://qa.example.com",
+            max_attempts=7,
+        )
 
     def match(self, rule: AlertRule, agent_id: uuid.UUID | None, *overalls: int | None, detail: str = "failed") -> None:
         """One match for each overall score, a second apart."""

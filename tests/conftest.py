@@ -113,10 +113,10 @@ class UnitsOfWork:
 
     def __init__(self, engine: Engine, outbox: Outbox) -> None:
         self.engine = engine
-        self._outbox = outbox
+        self.send = outbox.send
 
     def __call__(self) -> PostgresUnitOfWork:
-        return PostgresUnitOfWork(self.engine, send=self._outbox.send, prompt_version="test")
+        return PostgresUnitOfWork(self.engine, send=self.send, prompt_version="test")
 
 
 @pytest.fixture

@@ -11,12 +11,74 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
-from qa_worker.application.judging import JudgeAnswer, JudgeRequest
+from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
+from qa_worker.application.limits import (
+    Admission,
+    Brakes,
+    BucketStatus,
+    Exceeded,
+    GateStatus,
+    Need,
+    NoRoom,
+    Permit,
+    Verdict,
+)
 from qa_worker.domain.evaluation import Assessment, Usage
-from qa_worker.domain.failure import Failure
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lease
 
 USAGE = Usage(input_tokens=1000, cache_read_tokens=500, output_tokens=200, thinking_tokens=50)
+
+
+class AnyRoom:
+    """A limiter with room for everybody."""
+
+    async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit | NoRoom:
+        return Permit(model, need, shared=True)
+
+    async def settle(self, permit: Permit, usage: Usage | None) -> None:
+        """Nothing is kept."""
+
+    async def pause(self, model: str, seconds: float) -> None:
+        """Nothing is kept."""
+
+    async def ease(self, model: str) -> None:
+        """Nothing is kept."""
+
+    async def cap(self, permit: Permit, seconds: float) -> None:
+        """Nothing is kept."""
+
+    async def learn(self, model: str, limits: RateLimits) -> None:
+        """Nothing is kept."""
+
+    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
+        raise AssertionError("a dispatcher asks this")
+
+    async def status(self, model: str) -> tuple[BucketStatus, ...]:
+        raise AssertionError("people ask this")
+
+    async def brakes(self, model: str) -> Brakes:
+        raise AssertionError("people ask this")
+
+
+class NoBudget:
+    """Nothing is ever spent."""
+
+    async def exceeded(self, workspace: str) -> Exceeded | None:
+        return None
+
+
+class OpenGate:
+    """A service that is always up."""
+
+    async def admit(self, service: str) -> Admission:
+        return Admission()
+
+    async def report(self, service: str, verdict: Verdict, admission: Admission) -> None:
+        """Nothing is kept."""
+
+    async def status(self, service: str) -> GateStatus:
+        raise AssertionError("people ask this")
 
 
 class FrozenClock:
@@ -40,6 +102,8 @@ class FixedJitter:
 
 
 Step = Assessment | Failure | BaseException
+# Nothing was answered, so nothing is billed.
+_TURNED_AWAY = frozenset({FailureKind.RATE_LIMITED, FailureKind.HELD, FailureKind.SPEND_CAP, FailureKind.BLOCKED})
 
 
 @dataclass
@@ -63,7 +127,8 @@ class ScriptedJudge:
         if isinstance(step, BaseException):
             raise step
         raw = "" if isinstance(step, Assessment) else "what the model wrote"
-        return JudgeAnswer(step, USAGE, request.spec.model, "req_1", raw)
+        turned_away = isinstance(step, Failure) and step.kind in _TURNED_AWAY
+        return JudgeAnswer(step, Usage() if turned_away else USAGE, request.spec.model, "req_1", raw)
 
     def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
         for number, request in enumerate(requests):

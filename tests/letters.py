@@ -15,7 +15,7 @@ from qa_worker.adapters.postgres.tables import dead_letters
 from qa_worker.application.dead_letters import Notice, Replay, UnreadMessage
 from qa_worker.application.replay_dead_letter import Replaying, replay_dead_letters
 from qa_worker.application.unread_messages import UNKNOWN_TASK, Fault, unread_message
-from qa_worker.domain.dead_letter import Choice
+from qa_worker.domain.dead_letter import Choice, LetterKind
 from qa_worker.domain.endpoint import HealthRules
 from qa_worker.domain.errors import StoreUnavailable
 from tests.conftest import UnitsOfWork
@@ -70,10 +70,36 @@ def a_message(
     return unread_message(queue=queue, task=task, body=body, fault=fault or unknown, at=DIED_AT)
 
 
+def a_notice(reason: str) -> Notice:
+    """What lies on the queue for a dead alert."""
+    died = uuid.uuid4()
+    return Notice(
+        letter_id=uuid.uuid4(),
+        announcement=uuid.uuid4(),
+        said_at=DIED_AT,
+        kind=LetterKind.ALERT,
+        reason=reason,
+        queue="send-alert",
+        task="send-alert",
+        ref_id=died,
+        workspace_id=uuid.uuid4(),
+        endpoint_id=uuid.uuid4(),
+        attempts=7,
+        first_error="The receiver answered 503.",
+        last_error="The receiver answered 500.",
+        died_at=DIED_AT,
+        deaths=1,
+        again_of=None,
+        payload={"delivery_id": str(died)},
+    )
+
+
 def replaying(uow: UnitsOfWork, **changes: Any) -> Replaying:
     """What replays need, without any pause."""
-    given: dict[str, Any] = {"pause": lambda _seconds: None, "max_attempts": 3, **changes}
-    return Replaying(uow=uow, rules=HealthRules(in_flight=2), delivery_limit=50, in_flight_limit=50, **given)
+    given: dict[str, Any] = {"pause": lambda _seconds: None, "max_attempts": 3, "send_now": uow.send, **changes}
+    return Replaying(
+        uow=uow, rules=HealthRules(in_flight=2), delivery_limit=50, in_flight_limit=50, run_limit=50, **given
+    )
 
 
 def replay(uow: UnitsOfWork, choice: Choice = EVERYTHING, *, by: str = "ops", limit: int = 100) -> list[Replay]:

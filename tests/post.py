@@ -16,7 +16,7 @@ from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import dead_letters, deliveries, delivery_attempts, endpoints
 from qa_worker.adapters.secrets import FernetVault, new_key
 from qa_worker.adapters.webhooks.signing import new_secret
-from qa_worker.application._delivery_record import Recording
+from qa_worker.application._delivery_record import Recording, SwitchedOff
 from qa_worker.application.alerting import NewAlert
 from qa_worker.application.channels import Answer, Channel, Parcel
 from qa_worker.application.delivering import Endpoint, NewEndpoint
@@ -37,6 +37,7 @@ from tests.fakes import FixedJitter, FrozenClock, NoContext
 
 POLICY = RetryPolicy(schedule_s=(10, 20), max_attempts=3)
 RULES = HealthRules(in_flight=2, threshold=4, pause_s=30, max_pause_s=100, off_after_s=1000, off_after_failures=3)
+TRY_S = 10.0
 BODY = b'{"data": {"title": "It failed"}, "type": "evaluation.failed"}'
 
 DELIVERED = Answer(None, 12, 200, "ok")
@@ -84,9 +85,12 @@ class Post:
     vault: FernetVault = field(default_factory=lambda: FernetVault([new_key()]))
     limit: int = 50
     in_a_row: int = 1
+    switched_off: list[SwitchedOff] = field(default_factory=list)
 
-    def endpoint(self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK) -> uuid.UUID:
-        """A new endpoint of the workspace `w`."""
+    def endpoint(
+        self, name: str = "ops", *, kind: EndpointKind = EndpointKind.WEBHOOK, took_s: float | None = 0.1
+    ) -> uuid.UUID:
+        """An endpoint of the workspace `w` that takes so long for a delivery; None is a new one."""
         made = NewEndpoint(
             id=uuid.uuid4(),
             workspace_name="w",
@@ -98,6 +102,8 @@ class Post:
         )
         with self.uow() as work:
             work.endpoints.add(made)
+            if took_s is not None:
+                work.endpoints.took(made.id, took_s, slow_s=self.rules.slow_s)
             work.commit()
         return made.id
 
@@ -132,6 +138,7 @@ class Post:
                 rules=self.rules,
                 limit=self.limit,
                 lease_s=60,
+                switched_off=self.switched_off.append,
             ),
             in_a_row=self.in_a_row,
         )
@@ -159,7 +166,8 @@ class Post:
 
     def dispatch(self) -> int:
         """The beat."""
-        return dispatch_deliveries(uow=self.uow, rules=self.rules, patience_s=patience_s(self.policy), limit=self.limit)
+        patience = patience_s(self.policy, self.rules, try_s=TRY_S)
+        return dispatch_deliveries(uow=self.uow, rules=self.rules, patience_s=patience, limit=self.limit)
 
     def rescue(self, *, waiting: int = 0) -> Rescued:
         """The sweep."""

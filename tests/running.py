@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, Table, func, select, update
 
 from qa_worker.adapters.offline.judge import RulesJudge
 from qa_worker.adapters.postgres.records import DirectRecords
@@ -110,10 +111,10 @@ class FakePlayers:
         return CallerReply(lines[number], done=number == len(lines) - 1)
 
 
-def says(text: str, **how: bool) -> AgentReply:
+def says(text: str, *, ends: bool = False, transferred: bool = False) -> AgentReply:
     """A reply in words, that cost something."""
     usage = Usage(input_tokens=10, output_tokens=2)
-    return AgentReply((Turn(Role.AGENT, text),), 0.5, usage=usage, cost_micro_usd=3, **how)
+    return AgentReply((Turn(Role.AGENT, text),), 0.5, ends, transferred, usage, 3)
 
 
 def politely(_context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply:
@@ -200,12 +201,19 @@ class Stage:
         max_parallel: int = 100,
         repeats: int | None = None,
         kind: AgentKind = AgentKind.SCRIPTED,
+        settings: Mapping[str, Any] | None = None,
     ) -> uuid.UUID:
         """A suite run of these scenarios."""
         wanted = WantedSuite(
-            "nightly", scenarios or (a_scenario(),), agent or an_agent(), Target(kind), max_parallel, repeats
+            "nightly",
+            scenarios or (a_scenario(),),
+            agent or an_agent(),
+            Target(kind, settings or {}),
+            max_parallel,
+            repeats,
         )
-        return start_suite(wanted, workspace_name=MINE, max_attempts=3, tools=self.tools.suites)
+        own = self.tools.grading.grading.rubric.rubric.name
+        return start_suite(wanted, workspace_name=MINE, max_attempts=3, tools=self.tools.suites, own_rubric=own)
 
     def play(self, run_id: uuid.UUID) -> Outcome:
         """Play one run."""
@@ -257,6 +265,11 @@ class Stage:
         """The reasons of all dead letters of runs."""
         with self.uow.engine.connect() as connection:
             return list(connection.execute(select(dead_letters.c.reason).where(dead_letters.c.kind == "run")).scalars())
+
+    def change(self, table: Table, **values: object) -> None:
+        """Write to every row of a table."""
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(table).values(values))
 
     def make_due(self) -> None:
         """What waits may be tried now."""

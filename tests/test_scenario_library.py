@@ -155,7 +155,7 @@ def test_interruptions_and_silence_show_in_the_timing_metrics(rubric: Rubric) ->
         found[name] = evidence.timing
         assert Check.SLOW_RESPONSE not in {fact.check for fact in evidence.facts}
 
-    assert (found["booking-impatient"].caller_interruptions, found["booking-impatient"].yield_rate) == (3, 1.0)
+    assert found["booking-impatient"].caller_interruptions == 3
     assert found["booking-impatient"].overlap_s > 1.0
     assert found["booking-elderly-slow"].longest_silence_s == pytest.approx(15.0)
     assert found["support-silent"].dead_air_s == pytest.approx(35.0)

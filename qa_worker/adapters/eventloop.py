@@ -6,14 +6,17 @@ import asyncio
 import queue
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, TypeVar
 
 from qa_worker.application.conversing import AsyncChatModel, ChatAnswer, ChatRequest
 from qa_worker.application.judging import AsyncJudge, JudgeAnswer, JudgeRequest
 
 _T = TypeVar("_T")
+_TOGETHER_S = 0.02
+_Finished = queue.SimpleQueue[tuple[int, JudgeAnswer | Exception] | None]
+"""Answers as they come, each with the number of its request; None: no more will come."""
 
 
 class EventLoop:
@@ -77,13 +80,28 @@ class JudgeOnLoop:
 
     def grade_each(self, requests: Sequence[JudgeRequest]) -> Iterator[tuple[int, JudgeAnswer | Exception]]:
         """See the port."""
-        finished: queue.SimpleQueue[tuple[int, Future[JudgeAnswer]]] = queue.SimpleQueue()
-        for number, request in enumerate(requests):
-            answer = self._loop.submit(self._judge.grade(request))
-            answer.add_done_callback(partial(_put, finished, number))
-        for _ in requests:
-            number, ended = finished.get()
-            yield number, _outcome(ended)
+        finished: _Finished = queue.SimpleQueue()
+        everyone = self._loop.submit(self._grade_all(requests, finished))
+        everyone.add_done_callback(lambda _: finished.put(None))
+        missing = set(range(len(requests)))
+        while missing and (found := finished.get()) is not None:
+            missing.discard(found[0])
+            yield found
+            # A thread that wakes for each answer takes turns with the loop, which costs more than the answer: it sleeps
+            # a little, and finds several.
+            if finished.empty():
+                futures.wait((everyone,), timeout=_TOGETHER_S)
+        for number in missing:
+            yield number, RuntimeError("the event loop was closed")
+
+    async def _grade_all(self, requests: Sequence[JudgeRequest], finished: _Finished) -> None:
+        async def one(number: int, request: JudgeRequest) -> None:
+            try:
+                finished.put((number, await self._judge.grade(request)))
+            except Exception as error:  # noqa: BLE001 - handed to the thread that waits for this answer
+                finished.put((number, error))
+
+        await asyncio.gather(*(one(number, request) for number, request in enumerate(requests)))
 
 
 class ChatOnLoop:
@@ -96,18 +114,3 @@ class ChatOnLoop:
     def say(self, request: ChatRequest) -> ChatAnswer:
         """See the port."""
         return self._loop.run(self._model.say(request))
-
-
-def _put(finished: queue.SimpleQueue[tuple[int, Future[JudgeAnswer]]], number: int, ended: Future[JudgeAnswer]) -> None:
-    finished.put((number, ended))
-
-
-def _outcome(ended: Future[JudgeAnswer]) -> JudgeAnswer | Exception:
-    if ended.cancelled():
-        return RuntimeError("the event loop was closed")
-    fault = ended.exception()
-    if fault is None:
-        return ended.result()
-    if not isinstance(fault, Exception):
-        raise fault
-    return fault

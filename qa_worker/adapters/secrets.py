@@ -10,7 +10,7 @@ from qa_worker.domain.errors import InvalidInput
 
 _MAKE_ONE = (
     "Make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"
-    " and give it to every worker and command"
+    " and give it to every worker and command. The local stack's own database has its key in secret.key of its home"
 )
 
 

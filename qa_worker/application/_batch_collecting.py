@@ -25,7 +25,7 @@ from qa_worker.application.batching import Item, ItemResult
 from qa_worker.application.judging import JudgeAnswer
 from qa_worker.application.ports import Claimed, Malformed
 from qa_worker.application.voting import needs_votes
-from qa_worker.domain.batch import Batch, BatchState, ProviderBatch, ResultKind, is_lost
+from qa_worker.domain.batch import Batch, BatchState, ProviderBatch, ResultKind, is_lost, is_unknown
 from qa_worker.domain.errors import LeaseLost, StoreUnavailable
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.evidence.facts import Evidence
@@ -41,14 +41,15 @@ def poll(batch: Batch, step: Step) -> None:
     # One that was only found may be somebody else's: it isn't ours to cancel.
     if batch.cancel_asked and batch.cancel_told_at is None and not batch.adopted:
         refused = step.service.cancel(provider_id)
-        if refused is not None and refused.kind is not FailureKind.REJECTED:
+        if refused is None or refused.kind is FailureKind.REJECTED:
+            batch = replace(batch, cancel_told_at=step.tools.now())
+        elif not is_unknown(refused):
             step.leave_faulted(batch, refused)
             return
-        batch = replace(batch, cancel_told_at=step.tools.now())
     answer = step.service.status(provider_id)
     if isinstance(answer, ProviderBatch):
         _looked_at(batch, answer, step)
-    elif is_lost(batch, answer):
+    elif is_lost(batch, answer, now=step.tools.now()):
         step.leave(dissolved(batch, answer), wait_s=0)
     else:
         step.leave_faulted(batch, answer)
@@ -92,7 +93,7 @@ def _go_on(batch: Batch, step: Step, *, progress: bool) -> bool:
 
 
 def _could_not_read(batch: Batch, failure: Failure, step: Step) -> None:
-    if is_lost(batch, failure):
+    if is_lost(batch, failure, now=step.tools.now()):
         step.leave(dissolved(batch, failure), wait_s=0)
     else:
         step.leave_faulted(batch, failure)
@@ -212,7 +213,11 @@ def _answer(batch: Batch, one: Claimed, evidence: Evidence, result: ItemResult, 
         case ResultKind.CANCELED:
             return put_back("batch_canceled", "The batch was cancelled; the call goes to the queue.", model=batch.model)
         case ResultKind.EXPIRED:
-            return put_back("batch_expired", "The batch's day was over before the call's turn came.", model=batch.model)
+            return put_back(
+                "batch_expired",
+                "The batch's day was over before the call's turn came; it goes to the queue.",
+                model=batch.model,
+            )
         case ResultKind.MISSING if batch.dissolved:
             return put_back(
                 "batch_dissolved", "The batch came to nothing; the call goes to the queue.", model=batch.model
@@ -245,6 +250,7 @@ _BORDERLINE = "borderline"
 _NEAR = (
     "The score lies next to the pass threshold; the further answers that its rubric asks for come through the queue."
 )
-_TO_QUEUE = frozenset({"batch_canceled", "batch_dissolved", _BORDERLINE})
+# An expired item uses up no attempt: in the next batch it could expire again, and so for ever.
+_TO_QUEUE = frozenset({"batch_canceled", "batch_expired", "batch_dissolved", _BORDERLINE})
 # Counted as an attempt, unlike the others: what never shows up must not go round for ever.
 _MISSING = Failure(FailureKind.TRANSIENT, "batch_result_missing", "The results of the batch say nothing of this call.")

@@ -24,6 +24,7 @@ from qa_worker.domain.batch import (
     Batch,
     BatchState,
     ProviderBatch,
+    is_lost,
     is_refused_for_good,
     surely_not_made,
     the_same,
@@ -77,7 +78,10 @@ def look_for(batch: Batch, step: Step) -> None:
     batch = replace(batch, unsure_since=batch.unsure_since or now)
     listed = step.service.since((batch.began_at or now) - CLOCK_SKEW)
     if isinstance(listed, Failure):
-        step.leave_faulted(batch, listed)
+        if is_lost(batch, listed, now=now):
+            step.leave(dissolved(batch, listed), wait_s=0)
+        else:
+            step.leave_faulted(batch, listed)
         return
     with step.tools.units() as work:
         known = work.batches.known([one.id for one in listed])

@@ -6,7 +6,7 @@ import uuid
 
 from qa_worker.application.delivering import FULL, OFF, PAUSED, Errand, Gate
 from qa_worker.application.ports import UnitOfWork
-from qa_worker.domain.endpoint import HealthRules, room, why_not_sent
+from qa_worker.domain.endpoint import HealthRules, why_not_sent
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Parked, Skipped
 from qa_worker.domain.work import WorkState
@@ -24,7 +24,7 @@ def claim(
         return Skipped("no such delivery")
     held = _held_back(gate)
     if held is None:
-        errand = work.deliveries.claim(delivery_id, gate, room=room(gate.health, rules), lease_s=lease_s)
+        errand = work.deliveries.claim(delivery_id, gate, rules=rules, lease_s=lease_s)
         if errand is not None:
             return errand
     return _put_back(work, delivery_id, gate, held or Parked(gate.now, FULL))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -11,7 +12,7 @@ from qa_worker import messages
 from qa_worker.application._delivery_claim import claim
 from qa_worker.application.alerting import new_alert
 from qa_worker.application.channels import Answer
-from qa_worker.application.delivering import OFF, DeliveryRecord, EndpointRef, Errand, Gate
+from qa_worker.application.delivering import OFF, DeliveryRecord, EndpointRef, Errand
 from qa_worker.application.ports import Clock, Jitter, Records, UnitOfWork
 from qa_worker.domain.alert import AlertEvent, Content, EndpointName, Named, body_of
 from qa_worker.domain.alert_rule import AlertSeverity
@@ -22,8 +23,17 @@ from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 
 # Ours, not the endpoint's.
 _NOT_ITS_FAULT = frozenset({FailureKind.BLOCKED, FailureKind.HELD, FailureKind.ABANDONED})
-_NOTED_EVERY_S = 60.0
 GONE_REASON = "It answered 410: it wants no more alerts."
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchedOff:
+    """An endpoint was switched off: why, how many others were told of it, how many alerts died with it."""
+
+    endpoint: EndpointRef
+    reason: str
+    told: int
+    dead: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,8 @@ class Recording:
     """What recording needs.
 
     `limit` is how many deliveries may be under way to all endpoints together. `lease_s` must be longer than any channel
-    takes: it is not extended.
+    takes: it is not extended. `switched_off` is told of each endpoint that was: its workspace may have no other one that
+    could be.
     """
 
     records: Records
@@ -41,6 +52,7 @@ class Recording:
     rules: HealthRules
     limit: int
     lease_s: float
+    switched_off: Callable[[SwitchedOff], None]
 
 
 def record(
@@ -56,12 +68,14 @@ def record(
     now = recording.clock.now()
     step = _step(errand, answer, recording, now)
     taken: list[Errand] = []
+    off: list[SwitchedOff] = []
 
     def write(work: UnitOfWork) -> None:
         taken.clear()
+        off.clear()
         if not _write_step(work, errand, answer, step, now):
             return
-        _note_health(work, errand, answer, recording)
+        off.extend(_note_health(work, errand, answer, recording))
         following = work.deliveries.queue_next(errand.gate.endpoint_id, recording.rules)
         if following is None:
             return
@@ -73,22 +87,21 @@ def record(
             taken.append(claimed)
 
     recording.records.write(write)
+    for one in off:
+        recording.switched_off(one)
     return step, taken[0] if taken else None
 
 
-def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> None:
-    endpoint = errand.address.endpoint
+def _note_health(work: UnitOfWork, errand: Errand, answer: Answer, recording: Recording) -> Iterable[SwitchedOff]:
+    """Note what this says of the endpoint; that it was switched off for it, where it was."""
+    endpoint, slow_s = errand.address.endpoint, recording.rules.slow_s
+    took_s = answer.duration_ms / 1000
     if answer.failure is None:
-        if _is_news(errand.gate):
-            work.endpoints.succeeded(endpoint.id)
+        work.endpoints.succeeded(endpoint.id, took_s=took_s, slow_s=slow_s)
     elif answer.failure.kind not in _NOT_ITS_FAULT:
-        _worse(work, endpoint, answer, answer.failure, recording)
-
-
-def _is_news(gate: Gate) -> bool:
-    """Whether a success changes what is known: each one would write a row that all deliveries to the endpoint share."""
-    last = gate.last_success_at
-    return gate.health != Health() or last is None or (gate.now - last).total_seconds() > _NOTED_EVERY_S
+        work.endpoints.took(endpoint.id, took_s, slow_s=slow_s)
+        return _worse(work, endpoint, answer, answer.failure, recording)
+    return ()
 
 
 def _step(errand: Errand, answer: Answer, recording: Recording, now: datetime) -> Done | RetryAt | Parked | Dead:
@@ -120,7 +133,9 @@ def _write_step(
             assert_never(step)
 
 
-def _worse(work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Failure, recording: Recording) -> None:
+def _worse(
+    work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Failure, recording: Recording
+) -> Iterable[SwitchedOff]:
     """The endpoint failed: it may get a pause, or be switched off."""
     before, now = work.endpoints.hold(endpoint.id)
     health = after_failure(
@@ -128,18 +143,21 @@ def _worse(work: UnitOfWork, endpoint: EndpointRef, answer: Answer, failure: Fai
     )
     work.endpoints.save_health(endpoint.id, health)
     if answer.gone:
-        _switch_off(work, endpoint, health, GONE_REASON, recording)
-    elif is_given_up(health, rules=recording.rules, now=now):
+        return _switch_off(work, endpoint, health, GONE_REASON, recording)
+    if is_given_up(health, rules=recording.rules, now=now):
         days = recording.rules.off_after_s / 86_400
         reason = f"It has failed for {days:g} days, {health.consecutive_failures} times in a row: {failure.message}"
-        _switch_off(work, endpoint, health, reason, recording)
+        return _switch_off(work, endpoint, health, reason, recording)
+    return ()
 
 
-def _switch_off(work: UnitOfWork, endpoint: EndpointRef, health: Health, reason: str, recording: Recording) -> None:
+def _switch_off(
+    work: UnitOfWork, endpoint: EndpointRef, health: Health, reason: str, recording: Recording
+) -> Iterable[SwitchedOff]:
     """Nothing more is sent to it, what waits for it becomes dead letters, and the workspace's others are told."""
     current = work.endpoints.get(endpoint.id)
     if current is None or not current.active:
-        return  # another delivery has seen to it
+        return ()  # another delivery has seen to it
     work.endpoints.switch(endpoint.id, on=False, reason=reason)
     dead = work.deliveries.bury_open(endpoint.id, Failure(FailureKind.REJECTED, OFF, "The endpoint was switched off."))
     told = [one.ref.id for one in work.endpoints.all(endpoint.workspace_name) if one.active and one.ref != endpoint]
@@ -158,3 +176,4 @@ def _switch_off(work: UnitOfWork, endpoint: EndpointRef, health: Health, reason:
     raised = work.alerts.raise_alert(alert, told, max_attempts=recording.policy.max_attempts)
     for delivery_id in work.deliveries.queue_new(raised, recording.rules, limit=recording.limit):
         work.nudge(messages.send_alert(delivery_id))
+    return (SwitchedOff(endpoint, reason, told=len(raised), dead=dead),)

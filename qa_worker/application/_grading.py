@@ -41,7 +41,10 @@ LEASE_LOST = "lease lost: another worker has this call by now"
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What grading calls needs of the world."""
+    """What grading calls needs of the world.
+
+    `share` is how many live calls of one workspace may be under way for a further one to begin that nobody has sent.
+    """
 
     uow: UnitOfWorkFactory
     records: Records
@@ -53,6 +56,7 @@ class Tools:
     policy: RetryPolicy
     grading: Grading
     lease_s: float
+    share: int = 8
 
 
 def evidence_of(claimed: Claimed) -> Evidence:
@@ -151,7 +155,9 @@ def _failed(
     claimed: Claimed, evidence: Evidence, answer: JudgeAnswer, failure: Failure, tools: Tools
 ) -> Done | RetryAt | Parked | Dead:
     now, jitter = tools.clock.now(), tools.jitter.fraction()
-    step = next_step(tools.policy, failure, tried=tried_before(claimed.lease, failure, tools), now=now, jitter=jitter)
+    step = next_step(
+        tools.policy, failure, tried=tried_before(claimed.lease, answer, failure, tools), now=now, jitter=jitter
+    )
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = claimed.version.rubric
         unread = could_not_read(
@@ -161,8 +167,8 @@ def _failed(
     return _postpone(claimed.lease, step, evidence, answer, tools)
 
 
-def tried_before(lease: Lease, failure: Failure, tools: Tools) -> Tried:
-    """How often this was tried, the attempt with this failure included."""
+def tried_before(lease: Lease, answer: JudgeAnswer, failure: Failure, tools: Tools) -> Tried:
+    """How often this was tried, the attempt with this answer, which is a failure, included."""
     unreadable = 0
     if failure.kind is FailureKind.UNREADABLE:
         counted: list[int] = []
@@ -172,7 +178,7 @@ def tried_before(lease: Lease, failure: Failure, tools: Tools) -> Tried:
             lambda work: counted.append(work.evaluations.failures(lease.work_id, failure.kind))
         ).result()
         unreadable = 1 + counted[-1]
-    return Tried(lease.attempt, lease.parked, unreadable)
+    return Tried(lease.attempt, lease.parked, unreadable, paid=answer.usage != Usage())
 
 
 def _finish(claimed: Claimed, evidence: Evidence, evaluation: Evaluation, answer: JudgeAnswer, tools: Tools) -> Done:
@@ -215,16 +221,24 @@ def _postpone(
 def attempt_record(result: str, answer: JudgeAnswer, now: datetime) -> AttemptRecord:
     """What is written about an attempt that ended in this answer."""
     failure = answer.result if isinstance(answer.result, Failure) else None
-    cost = cost_micro_usd(answer.usage, model=answer.model, at=now.date(), batch=answer.batch) if answer.model else 0
-    if not (answer.usage.prompt_tokens or answer.usage.output_tokens):
-        cost = 0  # nothing was used, whatever the model would have cost
     return AttemptRecord(
         result=result,
         ended_at=now,
         usage=answer.usage,
         model=answer.model,
-        cost_micro_usd=cost,
+        cost_micro_usd=_cost(answer, now),
         request_id=(failure.request_id if failure else None) or answer.request_id,
         failure=failure,
         raw=answer.raw,
     )
+
+
+def _cost(answer: JudgeAnswer, now: datetime) -> int | None:
+    """The bills of all its requests together; None where no price is known."""
+    # Where nothing was used, nothing is owed, whatever the model would have cost.
+    billed = [one for one in answer.usages or (answer.usage,) if one.prompt_tokens or one.output_tokens]
+    if not answer.model:
+        return 0
+    costs = [cost_micro_usd(one, model=answer.model, at=now.date(), batch=answer.batch) for one in billed]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
@@ -34,9 +35,10 @@ from qa_worker.domain.playback import Rows, transcript_of, unheard_of
 from qa_worker.domain.retry import next_step
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import NOT_GRADED, Completion, Ended, RunState, settle
+from qa_worker.domain.run_evidence import as_played
 from qa_worker.domain.transcript import Role
 from qa_worker.domain.verdict import could_not_read, decide
-from qa_worker.domain.work import Lane
+from qa_worker.domain.work import Lane, WorkState
 
 SOURCE = "scenario"
 """Under `source` in the metadata of a run's call: it is no production call, and counts in none of their figures."""
@@ -65,14 +67,14 @@ def grade_run(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunToo
     claimed = _evaluation_of(run, rows, completion, tools)
     if isinstance(claimed, Ended):
         return end_run(run, rows, claimed, tools)
-    if claimed is None:
-        return _not_free(run, rows, tools)
+    if not isinstance(claimed, Claimed):
+        return _not_graded(run, rows, claimed, tools)
     graded = _Graded(
         run,
         rows,
         completion,
         claimed,
-        expectations.of_run(evidence_of(claimed), completion, answered=_answered(rows)),
+        as_played(expectations.of_run(evidence_of(claimed), completion, answered=_answered(rows)), rows),
         expectations.check(transcript, scenario.expected, unheard=unheard_of(rows)),
     )
     with tools.grading.leases.hold([claimed.lease]):
@@ -83,9 +85,9 @@ def _answered(rows: Rows) -> bool:
     return bool(rows) and rows[-1].turn.role is not Role.CALLER
 
 
-def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | None:
-    """The evaluation of the run's call, stored with it and claimed; None where it isn't free."""
-    found: list[Claimed | Ended | None] = []
+def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools) -> Claimed | Ended | Failure:
+    """The evaluation of the run's call, stored with it and claimed; the failure where it isn't free, or was given up on."""
+    found: list[Claimed | Ended | Failure] = []
 
     def write(work: UnitOfWork) -> None:
         found.append(_stored(work, run, rows, completion, tools))
@@ -96,7 +98,7 @@ def _evaluation_of(run: ClaimedRun, rows: Rows, completion: Completion, tools: R
 
 def _stored(
     work: UnitOfWork, run: ClaimedRun, rows: Rows, completion: Completion, tools: RunTools
-) -> Claimed | Ended | None:
+) -> Claimed | Ended | Failure:
     (added,) = work.calls.add_all([_call(run, rows, completion)], workspace_name=run.workspace_name)
     if not isinstance(added, Added):
         return Ended(RunState.ERROR, completion, "a call with this run's id is stored with another content")
@@ -110,7 +112,15 @@ def _stored(
     (evaluation_id,) = work.evaluations.ensure_all(wanted, lane=Lane.RUN, max_attempts=grading.max_attempts)
     work.runs.close(run.lease, completion, call_id=added.key.id, evaluation_id=evaluation_id)
     claimed = work.evaluations.claim([evaluation_id], lease_s=tools.grading.lease_s)
-    return next((one for one in claimed if isinstance(one, Claimed)), None)
+    return next((one for one in claimed if isinstance(one, Claimed)), None) or _why_not(work, evaluation_id)
+
+
+def _why_not(work: UnitOfWork, evaluation_id: uuid.UUID) -> Failure:
+    status = work.evaluations.status(evaluation_id)
+    if status is None or status.state is not WorkState.DEAD:
+        return _HELD
+    # The sweep has given up on it: its workers died over it. Nobody would ever give it back.
+    return Failure(status.error_kind or FailureKind.ABANDONED, status.error_code, status.error_message)
 
 
 def _call(run: ClaimedRun, rows: Rows, completion: Completion) -> Call:
@@ -138,9 +148,10 @@ def _rubric(work: UnitOfWork, run: ClaimedRun, added: Added, tools: RunTools) ->
     return work.rubrics.default_for(added.key.workspace, added.key.agent_id) or tools.grading.grading.rubric
 
 
-def _not_free(run: ClaimedRun, rows: Rows, tools: RunTools) -> Done | RetryAt | Parked | Dead:
-    step = Parked(tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S), _HELD.code)
-    return wait_or_end(run, rows, step, _HELD, tools)
+def _not_graded(run: ClaimedRun, rows: Rows, failure: Failure, tools: RunTools) -> Done | RetryAt | Parked | Dead:
+    again_at = tools.grading.clock.now() + timedelta(seconds=_LOOK_AGAIN_S)
+    step = Parked(again_at, failure.code) if failure == _HELD else Dead(failure.code)
+    return wait_or_end(run, rows, step, failure, tools)
 
 
 def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
@@ -160,7 +171,7 @@ def _judged(graded: _Graded, tools: RunTools) -> Done | RetryAt | Parked | Dead:
         message = f"Unexpected {type(error).__name__} while grading; the worker's log has the place."
         failure = Failure(FailureKind.TRANSIENT, "internal_error", message)
         spent = answer or JudgeAnswer(failure, Usage(), "", None, "")
-        _postpone(graded, failure, JudgeAnswer(failure, spent.usage, spent.model, spent.request_id, ""), tools)
+        _postpone(graded, failure, replace(spent, result=failure, raw=""), tools)
         raise
 
 
@@ -190,7 +201,7 @@ def _decided(graded: _Graded, assessment: Assessment) -> Evaluation:
 
 
 def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> Done | RetryAt | Parked | Dead:
-    step = _next_after(graded, failure, tools)
+    step = _next_after(graded, failure, answer, tools)
     if isinstance(step, Dead) and failure.kind is FailureKind.UNREADABLE:
         rubric = graded.claimed.version.rubric
         proven = rules.established(graded.evidence, rubric=rubric)
@@ -199,9 +210,9 @@ def _failed(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTo
     return _postpone(graded, failure, answer, tools, step=step)
 
 
-def _next_after(graded: _Graded, failure: Failure, tools: RunTools) -> RetryAt | Parked | Dead:
+def _next_after(graded: _Graded, failure: Failure, answer: JudgeAnswer, tools: RunTools) -> RetryAt | Parked | Dead:
     lease, grading = graded.claimed.lease, tools.grading
-    tried = tried_before(lease, failure, grading)
+    tried = tried_before(lease, answer, failure, grading)
     now, jitter = grading.clock.now(), grading.jitter.fraction()
     return next_step(grading.policy, failure, tried=tried, now=now, jitter=jitter)
 
@@ -238,7 +249,7 @@ def _postpone(
 ) -> Done | RetryAt | Parked | Dead:
     """The evaluation and its run wait together, or are given up together."""
     now, lease = tools.grading.clock.now(), graded.claimed.lease
-    chosen = _bounded(step or _next_after(graded, failure, tools), graded.run, failure, tools)
+    chosen = _bounded(step or _next_after(graded, failure, answer, tools), graded.run, failure, tools)
     states: list[RunState] = []
 
     def write(work: UnitOfWork) -> None:

@@ -13,7 +13,8 @@ from qa_worker.application._grading import Tools
 from qa_worker.application._matching import note_event
 from qa_worker.application.playing import Players
 from qa_worker.application.ports import Clock, Leases, Records, UnitOfWork, UnitOfWorkFactory
-from qa_worker.application.running import ClaimedRun, Progress, ProgressEvent, SuiteState
+from qa_worker.application.purse import Left
+from qa_worker.application.running import ClaimedRun, Progress, ProgressEvent, RunRef, SuiteState
 from qa_worker.domain.alert_rule import Event, RuleKind
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Parked, RetryAt
@@ -78,10 +79,21 @@ def write_end(
     if ended.state is RunState.INVALID and claimed.attempt_no <= tools.caller_retries:
         work.runs.again(ref.id)
     if ended.state is RunState.FAILED:
-        detail = f"scenario {claimed.context.scenario.id} failed: {ended.completion.value}"
-        event = Event(RuleKind.RUN_FAILED, str(ref.id), agent_id, tools.grading.clock.now(), detail)
-        note_event(work, ref.workspace, event)
+        note_failed(work, ref, f"failed: {ended.completion.value}", tools.suites, agent_id=agent_id)
+    elif ended.state is RunState.ERROR:
+        why = ended.completion.value if failure is None else failure.code
+        note_failed(work, ref, f"could not be measured: {why}", tools.suites, agent_id=agent_id)
     go_on(work, ref.suite_run_id, tools.suites)
+
+
+def note_failed(
+    work: UnitOfWork, ref: RunRef, why: str, tools: SuiteTools, *, agent_id: uuid.UUID | None = None
+) -> None:
+    """Append what a run matches that failed, or says nothing of its agent."""
+    subject = work.runs.subject(ref.id)
+    detail = f"scenario {subject.scenario} {why}"
+    event = Event(RuleKind.RUN_FAILED, str(ref.id), agent_id or subject.agent_id, tools.clock.now(), detail)
+    note_event(work, ref.workspace, event)
 
 
 def go_on(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
@@ -93,18 +105,21 @@ def go_on(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
 def end_suite(work: UnitOfWork, suite_run_id: uuid.UUID, tools: SuiteTools) -> None:
     """End the suite where nothing is left of it."""
     end = work.suites.complete(suite_run_id)
-    if end is not None and end.failed and end.state is SuiteState.DONE:
+    if end is not None and (end.failed or end.unmeasured) and end.state is SuiteState.DONE:
         detail = f"{end.failed} of {end.counted} measured runs failed"
+        if end.unmeasured:
+            detail += f", {end.unmeasured} could not be measured"
         event = Event(RuleKind.SUITE_FAILED, str(end.id), end.agent_id, tools.clock.now(), detail)
         note_event(work, end.workspace, event)
 
 
-def send_due(work: UnitOfWork, tools: SuiteTools) -> int:
+def send_due(work: UnitOfWork, tools: SuiteTools, *, left: Left | None = None) -> int:
     """Send due runs to the workers as far as there is room, suites in turn; returns how many.
 
-    What a run has freed is for all suites, not for its own: otherwise a long one keeps the shared limit for itself.
+    What a run has freed is for all suites, not for its own: otherwise a long one keeps the shared limit for itself. What
+    waits for a spent budget is sent only by who knows what is `left`.
     """
-    due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH)
+    due = work.suites.queue_due(limit=tools.in_flight_limit, batch=BATCH, left=left)
     for run_id in due:
         work.nudge(messages.run_scenario(run_id))
     return len(due)

@@ -18,6 +18,19 @@ _SHARE = 8
 _AT_LEAST = 8
 
 
+def share_of(in_flight_limit: int) -> int:
+    """What one workspace may have under way before its further live calls stand behind those of others."""
+    return max(_AT_LEAST, in_flight_limit // _SHARE)
+
+
+def share_of_nudges(in_flight_limit: int, slots: int) -> int:
+    """The same for calls that other programs announce with messages of their own, which nobody counts beforehand.
+
+    Never more than half of the slots of one process: the others read a flood, put it aside, and find who came after it.
+    """
+    return max(1, min(share_of(in_flight_limit), slots // 2))
+
+
 def messages_for(
     work: Iterable[WorkRef], *, under_way: Mapping[WorkspaceId, int], in_flight_limit: int
 ) -> list[messages.Message]:
@@ -26,7 +39,7 @@ def messages_for(
     What may have killed its worker has a message of its own, so that it takes no other call with it again.
     `under_way` is what each workspace has queued or running besides `work`.
     """
-    share = max(_AT_LEAST, in_flight_limit // _SHARE)
+    share = share_of(in_flight_limit)
     counts = Counter(under_way)
     single: list[messages.Message] = []
     bulk: list[WorkRef] = []

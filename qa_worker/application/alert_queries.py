@@ -13,7 +13,10 @@ from qa_worker.domain.dead_letter import Choice
 
 @dataclass(frozen=True, slots=True)
 class TryView:
-    """One try of a delivery, or one attempt of an evaluation. `duration_ms` and what follows are known of deliveries."""
+    """One try of a delivery, or one attempt of an evaluation, also of a run's own.
+
+    `duration_ms` and what follows are known of deliveries.
+    """
 
     attempt: int
     result: str
@@ -72,8 +75,8 @@ class AlertView:
 class LetterView:
     """One dead letter. `deaths` counts from 1; `again_of` is the letter whose replay this one died of.
 
-    `outcome` is what the replay came to so far: `delivered`, `pass`, `sent` or a state of work; empty without a replay.
-    `tries` are filled where one letter is asked for.
+    `outcome` is what the replay came to so far: `delivered`, `pass`, `passed`, `sent` or a state of work; empty without
+    a replay. `tries` are filled where one letter is asked for.
     """
 
     id: uuid.UUID

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from qa_worker.application.alert_queries import LetterFigures
 from qa_worker.domain.alert import AlertEvent, Case, Content, Named
 from qa_worker.domain.alert_rule import AlertRule, AlertSeverity, Match
 from qa_worker.domain.call import WorkspaceId
@@ -145,8 +146,9 @@ class Alerts(Protocol):
         ...
 
     def raise_alert(self, alert: NewAlert, endpoints: Sequence[uuid.UUID], *, max_attempts: int) -> Sequence[uuid.UUID]:
-        """Store an alert and a delivery (pending, due now) for each of these endpoints that is active; their ids.
+        """Store an alert and a delivery for each of these endpoints of its workspace; the ids of those to be sent.
 
+        They are pending and due now. The delivery to an endpoint that is switched off is dead at once, with a dead letter.
         An alert that is stored already (the same id) gets no second delivery.
         """
         ...
@@ -224,6 +226,10 @@ class Vitals(Protocol):
 
     def new_letters(self, workspace: WorkspaceId, *, since: datetime) -> int:
         """Open dead letters of a workspace that died since then."""
+        ...
+
+    def letter_figures(self, workspace: WorkspaceId) -> LetterFigures:
+        """Depth and age of a workspace's open dead letters."""
         ...
 
     def spend_limited(self, workspace: WorkspaceId) -> bool:

@@ -22,11 +22,16 @@ from qa_worker.domain.work import Lane, WorkState
 
 @dataclass(frozen=True, slots=True)
 class StoredSize:
-    """How large a stored call is: characters of its transcript as JSON, its turns, characters of its agent's texts."""
+    """How large a stored call is: its turns; characters and UTF-8 bytes of its transcript as JSON and of its agent's texts.
+
+    Tokens are estimated from characters, the bodies of requests are limited in bytes.
+    """
 
     call_chars: int
     turns: int
     agent_chars: int
+    call_bytes: int
+    agent_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

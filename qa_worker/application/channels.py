@@ -49,7 +49,7 @@ class Poster(Protocol):
     """Sends one HTTP POST to a place that may be sent to, within a deadline."""
 
     def check(self, url: str) -> str:
-        """What may be shown of a URL (its scheme and host). Raises InvalidInput where nothing can be sent to it."""
+        """What may be shown of a URL (scheme, host, port). Raises InvalidInput where nothing can be sent to it."""
         ...
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -61,7 +61,7 @@ class Channel(Protocol):
     """One kind of endpoint."""
 
     def check(self, target: str) -> str:
-        """What may be shown of this target (its scheme and host). Raises InvalidInput where nothing can be sent to it."""
+        """What may be shown of this target (scheme, host, port). Raises InvalidInput where nothing can be sent to it."""
         ...
 
     def send(self, parcel: Parcel) -> Answer:

@@ -84,6 +84,6 @@ class GatedChatModel:
 
     async def say(self, request: ChatRequest) -> ChatAnswer:
         """See the port. A `HELD` failure says why nothing was sent and when to try again."""
-        wanted = ModelCall(request.turned.model, request.key, lambda: self._model.need(request))
+        wanted = ModelCall(request.turned.model, request.key, lambda: self._model.need(request), request.within_s)
         answer = await self._calls.send(wanted, lambda: self._model.say(request))
         return ChatAnswer(answer, Usage(), 0) if isinstance(answer, Failure) else answer

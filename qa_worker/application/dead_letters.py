@@ -32,13 +32,29 @@ class UnreadMessage:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What lies on the queue for one letter. Of several about one letter that with its `announcement` counts."""
+    """What lies on the queue for one letter: all of it, so that it is still there where the table has lost it.
+
+    Of several about one letter that with its `announcement` counts; `said_at` is when it was given that one. `payload` has
+    ids only, and of a message its beginning.
+    """
 
     letter_id: uuid.UUID
     announcement: uuid.UUID
-    kind: str
+    said_at: datetime
+    kind: LetterKind
     reason: str
     queue: str
+    task: str
+    ref_id: uuid.UUID | None
+    workspace_id: uuid.UUID | None
+    endpoint_id: uuid.UUID | None
+    attempts: int
+    first_error: str
+    last_error: str
+    died_at: datetime
+    deaths: int
+    again_of: uuid.UUID | None
+    payload: Mapping[str, str | int] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,13 @@ class DeadLetters(Protocol):
 
     def announced(self, notices: Sequence[Notice]) -> None:
         """Note that these lie on the queue."""
+        ...
+
+    def restore(self, notices: Sequence[Notice], *, since: datetime) -> int:
+        """These lay on the queue; letters that the table doesn't know, and that were announced `since`, come back into it.
+
+        Returns how many. One whose work has another open letter by now doesn't.
+        """
         ...
 
     def recall(self, notices: Sequence[Notice]) -> int:

@@ -33,7 +33,7 @@ class EndpointRef:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint as people see it: of its target only the scheme and the host, of its secrets nothing."""
+    """An endpoint as people see it: of its target only scheme, host and port, of its secrets nothing."""
 
     ref: EndpointRef
     target_hint: str
@@ -76,7 +76,6 @@ class Gate:
     endpoint_id: uuid.UUID
     active: bool
     health: Health
-    last_success_at: datetime | None
     now: datetime
 
 
@@ -144,8 +143,15 @@ class Endpoints(Protocol):
         """Store how it fares."""
         ...
 
-    def succeeded(self, endpoint_id: uuid.UUID) -> None:
-        """It took an alert: whatever was wrong before is over."""
+    def took(self, endpoint_id: uuid.UUID, took_s: float, *, slow_s: float) -> None:
+        """It took so long for a delivery: written where this, or what is known, is more than `slow_s`."""
+        ...
+
+    def succeeded(self, endpoint_id: uuid.UUID, *, took_s: float, slow_s: float) -> None:
+        """It took an alert: whatever was wrong is over. A pause that lasts began meanwhile, or was asked for: it holds.
+
+        What it took is noted as by `took`.
+        """
         ...
 
     def sealed(self) -> Sequence[Address]:
@@ -168,8 +174,12 @@ class Deliveries(Protocol):
         """Where it stands."""
         ...
 
-    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, room: int, lease_s: float) -> Errand | None:
-        """Take it, if it is free and due, and fewer than `room` run to its endpoint. Commit before sending."""
+    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, rules: HealthRules, lease_s: float) -> Errand | None:
+        """Take it, if it is free and due, and fewer run to its endpoint than it has room for. Commit before sending.
+
+        Of a slow one also only where fewer than `slow_in_flight` run to slow ones: about, because two who claim at the
+        same moment for two of them don't wait for each other.
+        """
         ...
 
     def put_back(self, delivery_id: uuid.UUID, *, wait_s: float, reason: str) -> None:
@@ -193,7 +203,10 @@ class Deliveries(Protocol):
         ...
 
     def bury_hopeless(self, rules: HealthRules, *, patience_s: float, limit: int) -> int:
-        """Give up what waits for endpoints that are off, or that fail and were waited for that long; how many."""
+        """Give up what waits for endpoints that are off, and what has waited that long for ones that fail; how many.
+
+        Of the latter never what was not tried yet, nor what has its next try still before it.
+        """
         ...
 
     def queue_new(self, delivery_ids: Sequence[uuid.UUID], rules: HealthRules, *, limit: int) -> Sequence[uuid.UUID]:
@@ -204,7 +217,10 @@ class Deliveries(Protocol):
         ...
 
     def queue_next(self, endpoint_id: uuid.UUID, rules: HealthRules) -> uuid.UUID | None:
-        """As `queue_new`, for the one that is next at this endpoint: it takes the place of one that ends."""
+        """As `queue_new`, for the one that is next at this endpoint: it takes the place of one that ends.
+
+        None of a slow one, whose place goes to the slow one that has waited longest.
+        """
         ...
 
     def queue_due(self, rules: HealthRules, *, limit: int, batch: int) -> Sequence[uuid.UUID]:

@@ -12,8 +12,8 @@ BATCH = 500
 def dispatch_deliveries(*, uow: UnitOfWorkFactory, rules: HealthRules, patience_s: float, limit: int) -> int:
     """Send due deliveries to the workers, as far as their endpoints have room; returns how many.
 
-    Deliveries to endpoints that are off, or that have failed for `patience_s`, become dead letters. `limit` is how many
-    may be under way to all endpoints together.
+    Deliveries to endpoints that are off become dead letters, and so do those that were tried in vain and have waited for a
+    failing endpoint for `patience_s`. `limit` is how many may be under way to all endpoints together.
 
     Raises:
         StoreUnavailable: the database is out of reach; the next beat tries again.

@@ -47,6 +47,8 @@ class JudgeAnswer:
     `usage` counts whatever was billed, also where the answer couldn't be used. `model` is the one that answered.
     `raw` is the answer's text where that text was refused, cut or unreadable, and empty otherwise. `limits` is what the
     provider said of its limits, where it said anything. `batch`: it came through the batch API, and costs half.
+    `usages`: where several requests were made for it, what was billed for each of them; `usage` is then their sum. A
+    price is that of one request: the length of its prompt chooses the band.
     """
 
     result: Assessment | Failure
@@ -56,6 +58,7 @@ class JudgeAnswer:
     raw: str
     limits: RateLimits | None = None
     batch: bool = False
+    usages: tuple[Usage, ...] = ()
 
 
 class Judge(Protocol):

@@ -76,18 +76,23 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Room was reserved: give it back with `settle`."""
+    """Room was reserved: give it back with `settle`.
+
+    `probe`: the provider's spend limit was reached, and this one request asks whether it still is.
+    """
 
     model: str
     need: Need
     shared: bool
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """There will probably be room in so many seconds."""
+    """There will probably be room in so many seconds. `capped`: the provider's spend limit is reached."""
 
     wait_s: float
+    capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,18 @@ class BucketStatus:
     limit: float
     left: float
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brakes:
+    """What holds a model back besides its meters.
+
+    `capped_for_s`: the provider's spend limit is reached, and is asked about again in so many seconds; None: it isn't.
+    `load` is the part of the rate that is sent (0-1]: less than 1 while the service says that it is overloaded.
+    """
+
+    capped_for_s: float | None = None
+    load: float = 1.0
 
 
 class Limiter(Protocol):
@@ -111,11 +128,22 @@ class Limiter(Protocol):
         ...
 
     async def settle(self, permit: Permit, usage: Usage | None) -> None:
-        """Give back what wasn't used, take what was used on top. None: the request never left."""
+        """Give back what wasn't used, take what was used on top. None: the request never left.
+
+        A probe that was billed has found that money can be spent again; after any other, somebody else asks.
+        """
         ...
 
     async def pause(self, model: str, seconds: float) -> None:
         """Nobody gets room before that: the provider said so."""
+        ...
+
+    async def ease(self, model: str) -> None:
+        """The service is overloaded: half of the rate for everybody, which comes back in steps."""
+        ...
+
+    async def cap(self, permit: Permit, seconds: float) -> None:
+        """The provider's spend limit is reached: nobody gets room for so long, and then one alone, to ask again."""
         ...
 
     async def learn(self, model: str, limits: RateLimits) -> None:
@@ -132,6 +160,14 @@ class Limiter(Protocol):
     async def status(self, model: str) -> tuple[BucketStatus, ...]:
         """For people."""
         ...
+
+    async def brakes(self, model: str) -> Brakes:
+        """For people, too."""
+        ...
+
+
+SPENT = "budget_spent"
+"""What a row waits for that a spent budget holds back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ from qa_worker.domain.failure import Failure
 from qa_worker.domain.scenario import Limits, Scenario
 from qa_worker.domain.transcript import Turn
 
+SECRET_PREFIX = "QA_AGENT_SECRET_"  # noqa: S105 - the beginning of names, no secret
+"""Of the environment variables that an agent's file may name: no other is ever sent to an agent."""
+
 
 class AgentKind(StrEnum):
     """What plays the agent under test."""
@@ -75,9 +78,12 @@ class AgentReply:
     """What the agent does when it has the floor.
 
     turns: agent and tool turns without times, in order: tool calls with their results, then words. None at all is silence.
-    latency_s: from the end of the caller's words to the agent's first one, tools included; virtual or measured.
+    latency_s: from the end of the caller's words to the agent's first one, tools included; virtual or measured. Of a
+    reply without words: to its end.
     ends: the agent hangs up after it. transferred: it has handed the caller over to somebody else.
     cost_micro_usd: None where the price isn't known.
+    faults: what of it is a fault of the test, by the turn that shows it.
+    ready_s: when each of the turns was there, in seconds from the end of the caller's words; empty where all came at once.
     cut_short: the run was cancelled meanwhile, and these turns are only the beginning of it.
     """
 
@@ -87,6 +93,8 @@ class AgentReply:
     transferred: bool = False
     usage: Usage = field(default_factory=Usage)
     cost_micro_usd: int | None = 0
+    ready_s: tuple[float, ...] = ()
+    faults: Mapping[int, str] = field(default_factory=dict)
     cut_short: bool = False
 
 

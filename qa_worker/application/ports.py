@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from qa_worker.application.alerting import AlertRules, Alerts, Incidents
 from qa_worker.application.dead_letters import DeadLetters
 from qa_worker.application.delivering import Deliveries, Endpoints
+from qa_worker.application.purse import UNCAPPED, Left
 from qa_worker.application.running import Runs, Suites
 from qa_worker.domain.call import Call, CallId, WorkspaceId
 from qa_worker.domain.errors import CallConflict
@@ -21,7 +22,7 @@ from qa_worker.domain.evaluation import Evaluation, Usage
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec, Rubric
-from qa_worker.domain.work import Lane, Lease, WorkStatus
+from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 from qa_worker.messages import Message
 
 
@@ -76,6 +77,19 @@ class CallKey:
     id: CallId
     workspace: WorkspaceId
     agent_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A stored call that a message is about, and its evaluation where it has one.
+
+    `room`: how much more live work its workspace may begin by itself; none at zero.
+    """
+
+    key: CallKey
+    evaluation_id: uuid.UUID | None
+    state: WorkState | None
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +157,15 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all."""
+    """How many evaluations may be sent now: of each lane, and of those `models` that are held back at all.
+
+    Of a workspace that has nothing `left` to spend, none that a model is asked for.
+    """
 
     live: int
     backlog: int
     models: Mapping[str, int] = field(default_factory=dict)
+    left: Left = UNCAPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,17 +246,27 @@ class Evaluations(Protocol):
         """The evaluation of each call that was asked for last; calls without one are left out."""
         ...
 
-    def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
-    ) -> Sequence[Claimed | Malformed]:
-        """Take those of these that are free and due: attempt + 1, a fresh token for each. With `of_call`: only of this call.
+    def asked(self, about: Sequence[tuple[CallId, uuid.UUID | None]], *, share: int) -> Sequence[Asked | None]:
+        """Each of these calls with this evaluation of it, or the one that was asked for last; None: nobody stored the call."""
+        ...
 
+    def claim(
+        self,
+        evaluation_ids: Sequence[uuid.UUID],
+        *,
+        lease_s: float,
+        of_calls: Sequence[CallId] = (),
+        only_sent: bool = False,
+    ) -> Sequence[Claimed | Malformed]:
+        """Take those of these that are free and due: attempt + 1, a fresh token for each.
+
+        With `of_calls`: only of these calls, and with `only_sent` only what is queued for them.
         Commit before working on them: the attempt counts even where the row kills whoever reads it.
         """
         ...
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
-        """How many attempts ended in a failure of this kind."""
+        """How many attempts ended in a failure of this kind, since the evaluation last began anew."""
         ...
 
     def hold(self, leases: Sequence[Lease]) -> Held:
@@ -283,7 +311,10 @@ class Evaluations(Protocol):
         ...
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
-        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried)."""
+        """End the attempts of dead workers: back to pending, or dead where attempts are used up. (freed, buried).
+
+        What an open batch holds is left to the job that goes on with batches.
+        """
         ...
 
     def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[WorkRef]:
@@ -296,12 +327,13 @@ class Evaluations(Protocol):
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """Dead evaluations of these calls (of all, where none is named) begin anew, with a fresh budget of attempts.
 
-        Their dead letters are settled with it.
+        So do those of calls that are named whose answers could not be read. Their dead letters are settled with it. Those
+        of runs stay as they are: a run is graded by its own replay.
         """
         ...
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
-        """As `revive`, of one evaluation, whose letter the caller settles; None where it isn't dead any more."""
+        """As `revive`, of one evaluation, whose letter the caller settles; None where it isn't dead any more, or is a run's."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What may still be spent on batches, given out call by call."""
+"""What may still be spent, and how it is given out to batches, call by call."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ class Left:
     overall: int | None = None
     each: int | None = None
     of: Mapping[WorkspaceId, int | None] = field(default_factory=dict)
+
+    def is_spent(self, workspace: WorkspaceId) -> bool:
+        """True where nothing is left for this workspace, be it of its own budget or of the one for all."""
+        room = self.of.get(workspace, self.each)
+        return any(left is not None and left <= 0 for left in (self.overall, room))
+
+
+UNCAPPED = Left()
+"""Nobody has a cap."""
 
 
 class Purse:

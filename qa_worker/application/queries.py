@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from qa_worker.application.purse import Left
 from qa_worker.domain.evaluation import CriterionScore, Finding, Usage
 from qa_worker.domain.work import WorkState
 
@@ -98,11 +99,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much work there is in each state, how long the oldest due piece has waited (seconds), what the rest waits for."""
+    """How many evaluations there are in each state, and how long the oldest due one has waited (seconds).
+
+    `waits_for` says of evaluations, runs, batches and alerts how many wait for what.
+    """
 
     by_state: Mapping[str, int]
     oldest_due_s: float | None
-    waits_for: Mapping[str, int] = field(default_factory=dict)
+    waits_for: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Queries(Protocol):
@@ -120,6 +124,10 @@ class Queries(Protocol):
         """The calls of a workspace whose id, `ref` or `external_id` is `wanted`: usually one, at most 20."""
         ...
 
-    def backlog(self) -> Backlog:
-        """How much there is to do."""
+    def backlog(self, left: Left) -> Backlog:
+        """How much there is to do. What nothing is `left` for of a budget waits for that, also where it is due."""
+        ...
+
+    def models(self) -> Collection[str]:
+        """The models that unfinished work and the rubrics that hold ask for."""
         ...

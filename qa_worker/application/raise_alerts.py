@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 from qa_worker import messages
 from qa_worker.application.alerting import Concern, HeldIncident, KnownRule, new_alert
-from qa_worker.application.ports import Clock, UnitOfWork, UnitOfWorkFactory
+from qa_worker.application.ports import Clock, LogContext, UnitOfWork, UnitOfWorkFactory
 from qa_worker.domain.alert import Named, body_of
 from qa_worker.domain.alert_content import WORST_LISTED, About, content_of
+from qa_worker.domain.errors import QaError, StoreUnavailable
 from qa_worker.domain.incident import Say, Step, fold
 from qa_worker.domain.outcome import Done, Skipped
 
 _SWEPT = 200
+
+
+class SomeFailed(QaError):
+    """Some rules and agents met errors of ours: each stands in the log with its place, the others were looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Raising:
 
     uow: UnitOfWorkFactory
     clock: Clock
+    context: LogContext
     public_url: str
     max_attempts: int
     at_once: int = 1000
@@ -61,7 +67,12 @@ def raise_alerts(*, rule_id: uuid.UUID, agent_id: uuid.UUID | None, raising: Rai
 def raise_due_alerts(*, raising: Raising, unfolded_for_s: float) -> int:
     """What beat asks for: matches whose nudge was lost or spared, digests that are due, incidents that are over.
 
-    Returns how many incidents were looked at. Raises StoreUnavailable.
+    What goes wrong with one rule and agent stops nothing that comes behind it. Returns how many were looked at.
+
+    Raises:
+        StoreUnavailable: the database is out of reach; the next beat looks again.
+        SomeFailed: at the end, where some met errors of ours.
+
     """
     with raising.uow() as work:
         now = raising.clock.now()
@@ -69,9 +80,29 @@ def raise_due_alerts(*, raising: Raising, unfolded_for_s: float) -> int:
             *work.incidents.unfolded(older_than_s=unfolded_for_s, limit=_SWEPT),
             *work.incidents.due(now, limit=_SWEPT),
         ]
-    for rule_id, agent_id in dict.fromkeys(concerns):
-        raise_alerts(rule_id=rule_id, agent_id=agent_id, raising=raising)
+    faults: list[Exception] = []
+    before: Exception | None = None
+    for concern in dict.fromkeys(concerns):
+        fault = _look(concern, raising)
+        if isinstance(fault, StoreUnavailable) and isinstance(before, StoreUnavailable):
+            raise fault  # twice in a row it is the database, and not what was looked at
+        before = fault
+        if fault is not None:
+            faults.append(fault)
+    if faults:
+        raise SomeFailed(f"{len(faults)} of {len(concerns)} could not be looked at")
     return len(concerns)
+
+
+def _look(concern: Concern, raising: Raising) -> Exception | None:
+    """What went wrong with one of them; it is in the log by then."""
+    rule_id, agent_id = concern
+    try:
+        raise_alerts(rule_id=rule_id, agent_id=agent_id, raising=raising)
+    except Exception as error:  # noqa: BLE001 - raised at the end: the others are looked at first
+        raising.context.fault(error, rule_id=str(rule_id), agent_id=str(agent_id or ""))
+        return error
+    return None
 
 
 def _tell(

@@ -1,12 +1,16 @@
-"""Keep the dead-letter queue in step with the table: as many messages there as letters are open, and about those."""
+"""Keep the dead-letter queue and the table in step: as many messages there as letters are open, and about those.
+
+The table is the truth of what became of a letter. That there was one is told by either: see `restore`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from qa_worker.application.dead_letters import LetterQueue, Notice, UnreadMessage
-from qa_worker.application.ports import UnitOfWorkFactory
+from qa_worker.application.ports import Clock, UnitOfWorkFactory
 
 BATCH = 100
 # Looked at each time, even where the count is right: a message may have come while another one was lost.
@@ -30,9 +34,11 @@ class Reconciled:
     lost: int = 0
 
 
-def reconcile_dead_letters(*, uow: UnitOfWorkFactory, queue: LetterQueue) -> Reconciled:
+def reconcile_dead_letters(*, uow: UnitOfWorkFactory, queue: LetterQueue, clock: Clock, keep_days: int) -> Reconciled:
     """One bounded sweep; the next one goes on. Several at once do no harm, only work twice.
 
+    A letter that lies on the queue and isn't in the table was lost with a database that was restored: it comes back. Only
+    settled letters are ever deleted, `keep_days` after that, and so at least as long after they were announced.
     What is looked at is taken off the queue, and what still counts is announced anew, under a fresh announcement: so
     whatever crashes in between, a message about a settled letter and a second one about an open letter are found out.
 
@@ -41,7 +47,8 @@ def reconcile_dead_letters(*, uow: UnitOfWorkFactory, queue: LetterQueue) -> Rec
 
     """
     lost = _find_losses(uow, queue)
-    removed, found = (0, 0) if lost else _look(uow, queue)
+    known_since = clock.now() - timedelta(days=keep_days)
+    removed, found = (0, 0) if lost else _look(uow, queue, known_since)
     return Reconciled(_announce(uow, queue), removed, found, lost)
 
 
@@ -61,7 +68,7 @@ def _expected(uow: UnitOfWorkFactory) -> int:
         return work.dead_letters.on_the_queue()
 
 
-def _look(uow: UnitOfWorkFactory, queue: LetterQueue) -> tuple[int, int]:
+def _look(uow: UnitOfWorkFactory, queue: LetterQueue, known_since: datetime) -> tuple[int, int]:
     surplus = queue.depth() - _expected(uow)
     left = _ALWAYS if surplus <= 0 else _WHERE_WRONG
     removed = found = 0
@@ -73,9 +80,10 @@ def _look(uow: UnitOfWorkFactory, queue: LetterQueue) -> tuple[int, int]:
         with uow() as work:
             for message in unread:
                 work.dead_letters.add_message(message)
+            restored = work.dead_letters.restore(notices, since=known_since)
             removed += len(notices) - work.dead_letters.recall(notices)
             work.commit()
-        found += len(unread)
+        found += len(unread) + restored
 
     while left > 0:
         taken = queue.take(min(left, BATCH), settle)

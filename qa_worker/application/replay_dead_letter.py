@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qa_worker import messages
@@ -12,20 +12,23 @@ from qa_worker.application.ports import UnitOfWork, UnitOfWorkFactory
 from qa_worker.application.unread_messages import Fault, readable
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
 from qa_worker.domain.endpoint import HealthRules
+from qa_worker.domain.errors import StoreUnavailable
 
 SETTLED = "somebody else has settled it meanwhile"
 _OFF = "its endpoint is switched off: `qa-worker endpoints enable` first"
 _GONE = "its alert is gone, or it was replayed before"
-_ALIVE = "it isn't dead any more"
-_RUNS = "runs can't be replayed yet"
+_ALIVE = "it isn't dead any more, or graded a run: that is replayed by the run's own letter"
+_RUN_ALIVE = "it isn't dead any more, or somebody cancelled it"
+_SUITE_CANCELLED = "its suite run was cancelled: start another one"
+_NO_BROKER = "it could not be sent, so it stays open"
 
 
 @dataclass(frozen=True, slots=True)
 class Replaying:
     """What replays need. `max_attempts` is the fresh budget of a delivery.
 
-    `delivery_limit` and `in_flight_limit` are how many deliveries and evaluations may be under way at once; `pause` waits
-    for so many seconds.
+    `delivery_limit`, `in_flight_limit` and `run_limit` are how many deliveries, evaluations and runs may be under way at
+    once; `pause` waits for so many seconds. `send_now` puts messages on their queues, or raises StoreUnavailable.
     """
 
     uow: UnitOfWorkFactory
@@ -33,15 +36,18 @@ class Replaying:
     max_attempts: int
     delivery_limit: int
     in_flight_limit: int
+    run_limit: int
     pause: Callable[[float], None]
+    send_now: Callable[[Sequence[messages.Message]], object]
 
 
 def replay_dead_letters(*, choice: Choice, limit: int, rate: float, by: str, replaying: Replaying) -> Iterator[Replay]:
     """Replay at most `limit` open letters, the oldest first, at most `rate` of them a second; yields what became of each.
 
-    A delivery begins anew as another one with the same `webhook-id` and the same bytes; an evaluation is revived; a message
-    is sent again if it can be read by now. What can't be replayed stays open, with the reason in the answer. Two who replay
-    the same letter make one delivery: the second one is refused.
+    A delivery begins anew as another one with the same `webhook-id` and the same bytes; an evaluation is revived; a run
+    goes on at the turn where it stood, and its suite run ends anew with it; a message is sent again if it can be read
+    by now and the broker takes it. What can't be replayed stays open, with the reason in the answer. Two who replay the
+    same letter make one delivery: the second one is refused.
 
     Raises:
         StoreUnavailable: the database is out of reach. What was replayed by then is, what wasn't is still open.
@@ -94,16 +100,28 @@ def _evaluation(work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> u
     return revived.evaluation_id
 
 
-def _message(work: UnitOfWork, letter: OpenLetter, _replaying: Replaying) -> uuid.UUID | str:
+def _message(_work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> uuid.UUID | str:
     message = readable(letter)
     if isinstance(message, Fault):
         return message.problem
-    work.nudge(message)
+    try:
+        # Before the commit: no row stands behind a message, so what is settled and not sent would be lost for good.
+        # Where the commit fails the message comes twice, which changes nothing.
+        replaying.send_now([message])
+    except StoreUnavailable as away:
+        return f"{_NO_BROKER}: {away}"
     return letter.ref_id
 
 
-def _run(_work: UnitOfWork, _letter: OpenLetter, _replaying: Replaying) -> str:
-    return _RUNS
+def _run(work: UnitOfWork, letter: OpenLetter, replaying: Replaying) -> uuid.UUID | str:
+    revived = work.runs.revive(letter.ref_id)
+    if revived is None:
+        return _RUN_ALIVE
+    if not work.suites.reopen(revived.suite_run_id):
+        return _SUITE_CANCELLED
+    for one in work.suites.queue_due(limit=replaying.run_limit, batch=replaying.run_limit, left=None):
+        work.nudge(messages.run_scenario(one))
+    return revived.id
 
 
 _REPLAYS: dict[LetterKind, Callable[[UnitOfWork, OpenLetter, Replaying], uuid.UUID | str]] = {

@@ -37,6 +37,7 @@ from qa_worker.domain.playback import (
     ended_without_a_word,
     greeted,
     history_of_caller,
+    lost,
     merged,
     moved,
     next_step,
@@ -108,8 +109,9 @@ class _Conversation:
             players = self._tools.players
             agent, caller = players.agent(self._context), players.caller(self._context)
         except QaError as missing:
-            ended = settle(Completion.ERROR, message=str(missing))
-            return end_run(self._claimed, self._rows, ended, self._tools)
+            # Nothing was played, and nothing will be before somebody has seen to it.
+            refused = Failure(FailureKind.REJECTED, "no_player", str(missing))
+            return postpone(self._claimed, self._rows, refused, self._tools)
         self._caller_name = caller.name
         try:
             ended_by = self._play(agent, caller)
@@ -148,6 +150,10 @@ class _Conversation:
             if stopped_by is not None:
                 return stopped_by
             taken = self._take(step, agent, caller)
+            if isinstance(taken, Failure) and (taken.usage != Usage() or taken.cost_micro_usd != 0):
+                billed = lost(self._rows, usage=taken.usage, cost_micro_usd=taken.cost_micro_usd)
+                self._rows = merged(self._rows, billed)
+                self._unwritten |= billed
             if isinstance(taken, Completion | Failure):
                 return taken
             self._rows = merged(self._rows, taken)
@@ -206,7 +212,14 @@ class _Conversation:
         if isinstance(reply, Failure):
             return reply
         self._cut_short = reply.cut_short
-        return replied(self._rows, reply.turns, latency_s=reply.latency_s, last=_of_reply(reply))
+        return replied(
+            self._rows,
+            reply.turns,
+            latency_s=reply.latency_s,
+            ready_s=reply.ready_s,
+            faults=reply.faults,
+            last=_of_reply(reply),
+        )
 
     def _write(self) -> None:
         """Store what happened, in a transaction of its own, while the lease is ours; and look whether to stop."""

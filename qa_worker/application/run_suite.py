@@ -7,25 +7,32 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qa_worker import messages
-from qa_worker.application._run_record import BATCH, SuiteTools, end_suite, go_on, send_due
-from qa_worker.application.ports import Rescued
+from qa_worker.application._run_record import BATCH, SuiteTools, end_suite, go_on, note_failed, send_due
+from qa_worker.application.ports import Rescued, UnitOfWork
+from qa_worker.application.purse import Left
 from qa_worker.application.running import MOST_RUNS, WantedSuite
 from qa_worker.domain.agent_under_test import unknown_tools
+from qa_worker.domain.call import workspace_id
 from qa_worker.domain.errors import Collided, InvalidInput
 
 _TRIES = 3
 
 
-def start_suite(wanted: WantedSuite, *, workspace_name: str, max_attempts: int, tools: SuiteTools) -> uuid.UUID:
+def start_suite(
+    wanted: WantedSuite, *, workspace_name: str, max_attempts: int, tools: SuiteTools, own_rubric: str = ""
+) -> uuid.UUID:
     """Store a suite run and all its runs in one transaction, and send as many as it may have in flight.
 
+    `own_rubric` is the name of the one that the installation has for every workspace.
+
     Raises:
-        InvalidInput: nothing to run, too much of it, or a scenario that doesn't fit the agent.
+        InvalidInput: nothing to run, too much of it, a scenario that doesn't fit the agent or names an unknown rubric.
         StoreUnavailable: the database is out of reach; nothing was stored.
 
     """
     _check(wanted)
     with tools.uow() as work:
+        _check_rubrics(work, wanted, workspace_name, own_rubric)
         suite_run_id = work.suites.add(wanted, workspace_name=workspace_name, max_attempts=max_attempts)
         send_due(work, tools)
         work.commit()
@@ -55,16 +62,29 @@ def _check(wanted: WantedSuite) -> None:
             raise InvalidInput("expected", problem, "Write the names of the agent's tools")
 
 
-def dispatch_runs(*, tools: SuiteTools) -> int:
+def _check_rubrics(work: UnitOfWork, wanted: WantedSuite, workspace_name: str, own_rubric: str) -> None:
+    """Before anything is played: a run whose rubric nobody has can't be graded."""
+    for scenario in wanted.scenarios:
+        name = scenario.rubric
+        if name is None or name == own_rubric or work.rubrics.named(workspace_id(workspace_name), name) is not None:
+            continue
+        problem = f"{scenario.id} names the rubric {name!r}, which the workspace {workspace_name!r} doesn't have"
+        raise InvalidInput("rubric", problem, "Store it by `qa-worker rubric set-default FILE`, or leave the field out")
+
+
+def dispatch_runs(*, tools: SuiteTools, left: Callable[[], Left]) -> int:
     """Send due runs to the workers, and apply cancels that were asked for; returns how many were sent.
+
+    A run that was held back by a spent budget is sent again when something is `left` of it.
 
     Raises:
         StoreUnavailable: the database is out of reach; the next beat tries again.
 
     """
     _apply_cancels(tools)
+    money = left()
     with tools.uow() as work:
-        sent = send_due(work, tools)
+        sent = send_due(work, tools, left=money)
         work.commit()
     return sent
 
@@ -84,6 +104,8 @@ def rescue_runs(*, tools: SuiteTools, resend_after_s: float, waiting: Callable[[
         lost = work.runs.unsent(older_than_s=resend_after_s, waiting=in_broker, limit=BATCH)
         for run_id in lost:
             work.nudge(messages.run_scenario(run_id))
+        for ref in ended:
+            note_failed(work, ref, "could not be measured: its workers died", tools)
         # In one order for everybody, because each locks its suite.
         for suite_run_id in sorted({ref.suite_run_id for ref in ended}):
             end_suite(work, suite_run_id, tools)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from qa_worker.application.playing import PlayContext, Target
+from qa_worker.application.purse import Left
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.evaluation import Usage
@@ -67,6 +68,14 @@ class RunRef:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSubject:
+    """What a run is about, as alerts tell it. `agent_id` is None where no call of the agent was ever stored."""
+
+    scenario: str
+    agent_id: uuid.UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedRun:
     """A run that is ours until its lease runs out, with all that happened so far.
 
@@ -110,13 +119,18 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class SuiteEnd:
-    """A suite run whose last run has just ended. `agent_id` is None where no call of the agent was ever stored."""
+    """A suite run whose last run has just ended. `agent_id` is None where no call of the agent was ever stored.
+
+    The last attempt of each repeat counts: `failed` of `counted` that were measured, and `unmeasured`, which say nothing
+    of the agent and were not cancelled.
+    """
 
     id: uuid.UUID
     workspace: WorkspaceId
     state: SuiteState
     failed: int
     counted: int
+    unmeasured: int = 0
     agent_id: uuid.UUID | None = None
 
 
@@ -129,6 +143,10 @@ class Runs(Protocol):
 
     def status(self, run_id: uuid.UUID) -> WorkStatus | None:
         """Where the work stands."""
+        ...
+
+    def subject(self, run_id: uuid.UUID) -> RunSubject:
+        """What it is about."""
         ...
 
     def cancel_asked(self, run_id: uuid.UUID) -> bool:
@@ -162,6 +180,13 @@ class Runs(Protocol):
         """The same repeat once more, as the next attempt; not where it was to be cancelled."""
         ...
 
+    def revive(self, run_id: uuid.UUID) -> RunRef | None:
+        """A run that was given up on goes on where it stood, with a fresh budget of attempts, for its grading, too.
+
+        Its letter is settled by the caller, who reopens its suite run. None where it isn't dead, or was cancelled.
+        """
+        ...
+
     def free_expired(self, *, limit: int) -> tuple[int, Sequence[RunRef]]:
         """End the attempts of dead workers: back to pending, or `error` where attempts are used up. (freed, ended)."""
         ...
@@ -185,15 +210,20 @@ class Suites(Protocol):
         """Store the versions of all scenarios and of the agent, the suite run and all its runs."""
         ...
 
-    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+    def queue_due(self, *, limit: int, batch: int, left: Left | None) -> Sequence[uuid.UUID]:
         """Note that messages are about to be sent for these due runs: suites with the fewest in flight go first.
 
-        `limit` is how many runs may be queued or running of all suites together.
+        `limit` is how many runs may be queued or running of all suites together. What waits for a budget is among them
+        where something is `left` of it; where that isn't known (None), it never is.
         """
         ...
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:
         """End the suite run where all its runs are over; None where they aren't, or it had ended before."""
+        ...
+
+    def reopen(self, suite_run_id: uuid.UUID) -> bool:
+        """Something of it goes on: it runs again until `complete` ends it anew. False where it was cancelled."""
         ...
 
     def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:

@@ -19,7 +19,7 @@ from qa_worker.domain.votes import is_borderline, majority
 
 PATIENCE_S = 10.0
 """How long a slot waits for room for further answers. Longer than for a first one: a row that goes back to wait loses
-the answer that was paid for."""
+the answer that was paid for, and its attempt counts."""
 
 
 class VotingJudge:
@@ -37,7 +37,7 @@ class VotingJudge:
         self._sleep = sleep
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
-        """See the port. `usage` is that of all the requests together."""
+        """See the port. `usage` is that of all the requests together, `usages` that of each."""
         first = await self._judge.grade(request)
         if not needs_votes(request, first):
             return first
@@ -84,12 +84,14 @@ def _held_for_s(answer: JudgeAnswer) -> float | None:
 
 def _combined(answers: Sequence[JudgeAnswer], wanted: int) -> JudgeAnswer:
     """The majority of what came, or the failure that prevented one. Either way it carries the bill of all of them."""
-    usage = Usage(*(sum(counts) for counts in zip(*(astuple(answer.usage) for answer in answers), strict=True)))
+    usages = tuple(answer.usage for answer in answers)
+    usage = Usage(*(sum(counts) for counts in zip(*map(astuple, usages), strict=True)))
     votes = [answer.result for answer in answers if isinstance(answer.result, Assessment)]
     if len(votes) > wanted // 2:
-        return replace(answers[0], result=majority(votes), usage=usage)
+        return replace(answers[0], result=majority(votes), usage=usage, usages=usages)
     failed = [answer for answer in answers if isinstance(answer.result, Failure)]
-    # What was sent and failed before what was held back: that one uses up an attempt, so paying again has an end.
+    # What was sent and failed before what was held back: it says more. The first answer was paid for, so either way the
+    # attempt counts (`domain.retry`), and paying again has an end.
     failure = min(failed, key=lambda answer: _held_for_s(answer) is not None)
     # The model of an answer that was paid for: what was held back names one that may never have been asked.
-    return replace(failure, usage=usage, model=answers[0].model)
+    return replace(failure, usage=usage, usages=usages, model=answers[0].model)

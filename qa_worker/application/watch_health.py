@@ -119,6 +119,20 @@ def _letters(known: KnownRule, now: datetime, watching: Watching) -> Iterator[Co
         )
 
 
+def _depth(known: KnownRule, _now: datetime, watching: Watching) -> Iterator[Condition]:
+    limit = known.rule.threshold or 1
+    depth = watching.vitals.letter_figures(known.rule.workspace).depth
+    if depth >= limit:
+        yield Condition(known, None, f"{depth} dead letters are open; the limit is {limit:g}")
+
+
+def _letters_age(known: KnownRule, _now: datetime, watching: Watching) -> Iterator[Condition]:
+    limit = known.rule.threshold or 0
+    age = watching.vitals.letter_figures(known.rule.workspace).oldest_open_s
+    if age is not None and age >= limit:
+        yield Condition(known, None, f"the oldest dead letter is open for {age:.0f} s; the limit is {limit:g} s")
+
+
 def _queue(known: KnownRule, _now: datetime, watching: Watching) -> Iterator[Condition]:
     limit = known.rule.threshold or 0
     age = watching.vitals.oldest_waiting_s(known.rule.workspace)
@@ -131,5 +145,7 @@ _LOOKS: dict[RuleKind, Callable[[KnownRule, datetime, Watching], Iterator[Condit
     RuleKind.BREAKER_OPEN: _breaker,
     RuleKind.BUDGET_REACHED: _budget,
     RuleKind.DEAD_LETTERS_GROWING: _letters,
+    RuleKind.DEAD_LETTERS_DEPTH: _depth,
+    RuleKind.DEAD_LETTERS_AGE: _letters_age,
     RuleKind.QUEUE_TOO_OLD: _queue,
 }

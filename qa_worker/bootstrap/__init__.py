@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qa_worker.bootstrap.worker import Worker, close_worker, worker
+from qa_worker.bootstrap.worker import Serves, Worker, close_worker, start_worker, worker
 
 if TYPE_CHECKING:
     from qa_worker.bootstrap.client import Client
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     )
     from qa_worker.bootstrap.gateway import GatewayStatus
     from qa_worker.bootstrap.scenario_files import (
+        agent_faults,
         comparison_json,
         junit_xml,
+        own_rubric,
         read_agent,
         read_scenario,
         run_json,
@@ -38,8 +40,10 @@ _IN_MODULE = {
     "doors": ("external_services", "has_api_key", "log_to_stderr", "queue_lengths", "read_calls", "read_rubric"),
     "gateway": ("GatewayStatus",),
     "scenario_files": (
+        "agent_faults",
         "comparison_json",
         "junit_xml",
+        "own_rubric",
         "read_agent",
         "read_scenario",
         "run_json",
@@ -61,14 +65,17 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "Client",
     "GatewayStatus",
+    "Serves",
     "Suites",
     "Worker",
+    "agent_faults",
     "close_worker",
     "comparison_json",
     "external_services",
     "has_api_key",
     "junit_xml",
     "log_to_stderr",
+    "own_rubric",
     "queue_lengths",
     "read_agent",
     "read_calls",
@@ -77,6 +84,7 @@ __all__ = [
     "run_json",
     "scenario_faults",
     "scenario_yaml",
+    "start_worker",
     "suite_json",
     "worker",
 ]

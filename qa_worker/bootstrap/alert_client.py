@@ -9,6 +9,7 @@ from functools import cached_property
 from sqlalchemy import Engine
 
 from qa_worker.adapters.postgres.alert_queries import PostgresAlertQueries
+from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.alert_queries import AlertQueries
 from qa_worker.application.channels import Answer
 from qa_worker.application.dead_letters import Replay
@@ -37,10 +38,17 @@ class AlertClient:
     """On the connections of a `Client`. `secret_keys` are those of the local stack, where the settings have none."""
 
     def __init__(
-        self, chosen: Settings, engine: Engine, uow: UnitOfWorkFactory, *, secret_keys: str | None = None
+        self,
+        chosen: Settings,
+        engine: Engine,
+        uow: UnitOfWorkFactory,
+        publisher: Publisher,
+        *,
+        secret_keys: str | None = None,
     ) -> None:
         self._settings = chosen
         self._uow = uow
+        self._publisher = publisher
         self._secret_keys = secret_keys
         self._channels: Channels | None = None
         self.queries: AlertQueries = PostgresAlertQueries(engine)
@@ -112,7 +120,9 @@ class AlertClient:
             max_attempts=chosen.alert_max_attempts,
             delivery_limit=chosen.alert_in_flight_limit,
             in_flight_limit=chosen.in_flight_limit,
+            run_limit=chosen.run_in_flight_limit,
             pause=time.sleep,
+            send_now=self._publisher.send,
         )
 
     def close(self) -> None:

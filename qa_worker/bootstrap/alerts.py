@@ -20,7 +20,7 @@ from qa_worker.application.gateway import SERVICE
 from qa_worker.application.ports import UnitOfWorkFactory
 from qa_worker.application.raise_alerts import Raising, raise_alerts, raise_due_alerts
 from qa_worker.application.watch_health import Watching, watch_health
-from qa_worker.bootstrap.clock import SystemClock
+from qa_worker.bootstrap.clock import StructlogContext, SystemClock
 from qa_worker.bootstrap.gateway import budget, redis_url, shared_limits
 from qa_worker.domain.alert_rule import RuleKind
 from qa_worker.domain.errors import StoreUnavailable
@@ -48,7 +48,13 @@ class AlertJobs:
 def alert_jobs(chosen: Settings, engine: Engine, uow: UnitOfWorkFactory) -> AlertJobs:
     """Everything on one engine; opens nothing else before it is needed."""
     clock = SystemClock()
-    raising = Raising(uow=uow, clock=clock, public_url=chosen.public_url, max_attempts=chosen.alert_max_attempts)
+    raising = Raising(
+        uow=uow,
+        clock=clock,
+        context=StructlogContext(),
+        public_url=chosen.public_url,
+        max_attempts=chosen.alert_max_attempts,
+    )
     breaker = _Breaker(chosen)
     spending = budget(chosen, engine).spending
 

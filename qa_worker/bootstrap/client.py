@@ -14,6 +14,7 @@ from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
 from qa_worker.application.limits import Spending
 from qa_worker.application.ports import Grading, NamedRubric, Wanted
+from qa_worker.application.queries import Backlog as ToDo
 from qa_worker.application.queries import Queries
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.bootstrap.alert_client import AlertClient
@@ -79,7 +80,7 @@ class Client:
     @cached_property
     def alerts(self) -> AlertClient:
         """Endpoints, rules, alerts and dead letters."""
-        return AlertClient(self._settings, self._engine, self._uow, secret_keys=self._secret_keys)
+        return AlertClient(self._settings, self._engine, self._uow, self._publisher, secret_keys=self._secret_keys)
 
     @cached_property
     def _grading(self) -> Grading:
@@ -117,7 +118,10 @@ class Client:
         return revisions(self._engine, self._database_url)
 
     def retry(self, call_ids: Sequence[CallId]) -> int:
-        """Let dead evaluations of these calls (of all calls, where none is named) begin anew; returns how many."""
+        """Let evaluations of these calls (of all calls, where none is named) begin anew; returns how many.
+
+        Those that were given up on; and of named calls those, too, whose answers could not be read.
+        """
         with self._uow() as work:
             revived = work.evaluations.revive(call_ids)
             work.commit()
@@ -137,6 +141,10 @@ class Client:
     def _uow(self) -> PostgresUnitOfWork:
         return PostgresUnitOfWork(self._engine, send=self._publisher.send, prompt_version=PROMPT_VERSION)
 
+    def to_do(self) -> ToDo:
+        """How much there is to do, and what it waits for. Raises StoreUnavailable."""
+        return self.queries.backlog(budget(self._settings, self._engine).left())
+
     def spending(self) -> tuple[Spending, ...]:
         """What was spent today, overall and by workspace. Raises StoreUnavailable."""
         return budget(self._settings, self._engine).spending()
@@ -145,6 +153,12 @@ class Client:
         """Cap what a workspace may spend in a day (UTC); None takes the cap away. Raises StoreUnavailable."""
         budget(self._settings, self._engine).set_cap(workspace, micro_usd)
 
+    def set_overall_budget(self, micro_usd: int | None) -> None:
+        """Cap what all workspaces together may spend in a day (UTC); None: the settings say. Raises StoreUnavailable."""
+        budget(self._settings, self._engine).set_overall_cap(micro_usd)
+
     def gateway(self) -> GatewayStatus:
-        """What holds requests to Claude back right now."""
-        return gateway_status(self._settings, self._broker_url, self._settings.judge_model)
+        """What holds requests to Claude back right now, for every model that is used. Raises StoreUnavailable."""
+        chosen = self._settings
+        models = {chosen.judge_model, chosen.caller_model, chosen.agent_model, *self.queries.models()}
+        return gateway_status(chosen, self._broker_url, sorted(models))

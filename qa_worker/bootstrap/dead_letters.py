@@ -22,7 +22,13 @@ class LetterJobs:
         self._clock = SystemClock()
         self._uow = uow
         self._queue = BrokerLetterQueue(chosen.broker_url.get_secret_value(), self._clock)
-        self.reconcile: Callable[[], Reconciled] = partial(reconcile_dead_letters, uow=uow, queue=self._queue)
+        self.reconcile: Callable[[], Reconciled] = partial(
+            reconcile_dead_letters,
+            uow=uow,
+            queue=self._queue,
+            clock=self._clock,
+            keep_days=chosen.alert_retention_days,
+        )
 
     def unread(self, *, queue: str, task: str, body: bytes, fault: Fault) -> UnreadMessage:
         """What is kept of a message that came just now."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
@@ -15,7 +15,7 @@ from qa_worker.adapters.redis.gate import RedisGate
 from qa_worker.adapters.redis.limiter import RedisLimiter
 from qa_worker.application.gateway import SERVICE, Gateway
 from qa_worker.application.judging import Judge
-from qa_worker.application.limits import BucketStatus, GateStatus
+from qa_worker.application.limits import Brakes, BucketStatus, GateStatus
 from qa_worker.application.pacing import room_for
 from qa_worker.application.voting import VotingJudge
 from qa_worker.bootstrap.clock import SystemClock
@@ -43,20 +43,21 @@ def budget(chosen: Settings, engine: Engine) -> PostgresBudget:
 
 def shared_limits(chosen: Settings, redis_url: str) -> tuple[RedisGate, RedisLimiter]:
     """The breaker and the limits that all workers share."""
+    # A probe that got no answer has ended by its deadline; its lease is for a prober that died.
+    probe_lease_s = chosen.judge_deadline_s + 5
     gate = RedisGate(
         redis_url,
         threshold=chosen.breaker_threshold,
         recovery_s=chosen.breaker_recovery_s,
         max_recovery_s=chosen.breaker_max_recovery_s,
-        # A probe that got no answer has ended by its deadline; its lease is for a prober that died.
-        probe_lease_s=chosen.judge_deadline_s + 5,
+        probe_lease_s=probe_lease_s,
     )
     caps = {
         "requests": chosen.max_requests_per_minute,
         "input_tokens": chosen.max_input_tokens_per_minute,
         "output_tokens": chosen.max_output_tokens_per_minute,
     }
-    return gate, RedisLimiter(redis_url, caps=caps)
+    return gate, RedisLimiter(redis_url, caps=caps, processes=chosen.worker_processes, probe_lease_s=probe_lease_s)
 
 
 def redis_url(chosen: Settings, broker_url: str | None = None) -> str:
@@ -94,20 +95,24 @@ class SharedPace:
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatus:
-    """What holds requests back right now."""
+    """What holds requests back right now: the breaker, and of each model its buckets and what else slows it."""
 
     breaker: GateStatus
-    buckets: tuple[BucketStatus, ...]
+    buckets: Mapping[str, tuple[BucketStatus, ...]]
+    brakes: Mapping[str, Brakes] = field(default_factory=dict)
 
 
-def gateway_status(chosen: Settings, broker_url: str, model: str) -> GatewayStatus:
-    """For people: the breaker and the buckets of one model. Asked from outside the workers."""
+def gateway_status(chosen: Settings, broker_url: str, models: Iterable[str]) -> GatewayStatus:
+    """For people: the breaker, and what holds these models back. Asked from outside the workers."""
+    models = list(models)
     loop = EventLoop()
     gate, limiter = shared_limits(chosen, redis_url(chosen, broker_url))
 
     async def ask() -> GatewayStatus:
         try:
-            return GatewayStatus(await gate.status(SERVICE), await limiter.status(model))
+            buckets = {model: await limiter.status(model) for model in models}
+            brakes = {model: await limiter.brakes(model) for model in models}
+            return GatewayStatus(await gate.status(SERVICE), buckets, brakes)
         finally:
             await gate.close()
             await limiter.close()
@@ -138,7 +143,13 @@ def judges(chosen: Settings, engine: Engine) -> tuple[dict[JudgeKind, Judge], Ca
         ),
     )
     gate, limiter = shared_limits(chosen, redis_url(chosen))
-    gateway = Gateway(MeteredClaudeJudge(claude), budget=budget(chosen, engine), gate=gate, limiter=limiter)
+    gateway = Gateway(
+        MeteredClaudeJudge(claude),
+        budget=budget(chosen, engine),
+        gate=gate,
+        limiter=limiter,
+        deadline_s=chosen.judge_deadline_s,
+    )
     loop = EventLoop()
     available[JudgeKind.CLAUDE] = JudgeOnLoop(VotingJudge(gateway), loop)
 

@@ -20,7 +20,7 @@ def judge_kind(chosen: Settings) -> JudgeKind:
 def grading(chosen: Settings) -> Grading:
     """How calls are graded where nobody says otherwise."""
     return Grading(
-        rubric=named_rubric(rubrics.default_rubric_text(), source="the default rubric"),
+        rubric=default_rubric(),
         judge=judge_kind(chosen),
         model=chosen.judge_model,
         effort=chosen.judge_effort,
@@ -29,6 +29,11 @@ def grading(chosen: Settings) -> Grading:
         votes=chosen.judge_votes,
         borderline=chosen.judge_borderline,
     )
+
+
+def default_rubric() -> NamedRubric:
+    """The rubric that every installation has."""
+    return named_rubric(rubrics.default_rubric_text(), source="the default rubric")
 
 
 def retry_policy(chosen: Settings) -> RetryPolicy:

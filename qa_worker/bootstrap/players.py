@@ -26,7 +26,7 @@ from qa_worker.adapters.webhooks.guard import Guard
 from qa_worker.adapters.webhooks.transport import GuardedTransport, deadline
 from qa_worker.application.conversing import EFFORTS, ChatModel, GatedChatModel, Turned
 from qa_worker.application.model_calls import ModelCalls
-from qa_worker.application.playing import AgentKind, AgentPlayer, CallerPlayer, PlayContext, Target
+from qa_worker.application.playing import SECRET_PREFIX, AgentKind, AgentPlayer, CallerPlayer, PlayContext, Target
 from qa_worker.bootstrap.clock import SystemClock
 from qa_worker.bootstrap.gateway import budget, redis_url, shared_limits
 from qa_worker.domain.agent_under_test import AgentUnderTest
@@ -34,7 +34,6 @@ from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.scenario import Play
 from qa_worker.settings import Settings
 
-SECRET_PREFIX = "QA_AGENT_SECRET_"  # noqa: S105 - the beginning of names, no secret
 _NAMED = re.compile(r"\$\{([^}]*)\}")
 _NO_LETTER = re.compile(r"[^A-Za-z0-9]")
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -128,7 +127,13 @@ class WorkerPlayers:
             timeouts=Timeouts(connect_s=chosen.judge_connect_timeout_s, read_s=_LONGEST_READ_S),
         )
         gate, limiter = shared_limits(chosen, redis_url(chosen))
-        calls = ModelCalls(budget=budget(chosen, self._engine), gate=gate, limiter=limiter)
+        calls = ModelCalls(
+            budget=budget(chosen, self._engine),
+            gate=gate,
+            limiter=limiter,
+            # what the leases of probes are made for: see `shared_limits`
+            probe_within_s=chosen.judge_deadline_s,
+        )
         loop = EventLoop()
 
         def close() -> None:

@@ -22,8 +22,8 @@ from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_r
 from qa_worker.application.running import ProgressEvent, RunView, SuiteLine, SuiteProgress, WantedSuite
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.bootstrap.clock import SystemClock
-from qa_worker.bootstrap.gateway import redis_url
-from qa_worker.bootstrap.grading import run_retry_policy
+from qa_worker.bootstrap.gateway import budget, redis_url
+from qa_worker.bootstrap.grading import default_rubric, run_retry_policy
 from qa_worker.bootstrap.players import WorkerPlayers
 from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.playback import PlayedTurn
@@ -36,6 +36,7 @@ class ScenarioJobs:
 
     def __init__(self, chosen: Settings, engine: Engine, grading: Tools, publisher: Publisher) -> None:
         self._players = WorkerPlayers(chosen, engine)
+        self._left = budget(chosen, engine).left
         self._leases = LeaseKeeper(engine, lease_s=chosen.lease_s, table=runs)
         self._progress = RedisProgress(redis_url(chosen))
         self._resend_after_s = chosen.resend_after_s
@@ -59,7 +60,7 @@ class ScenarioJobs:
 
     def dispatch(self) -> int:
         """See `dispatch_runs`."""
-        return dispatch_runs(tools=self._tools.suites)
+        return dispatch_runs(tools=self._tools.suites, left=self._left)
 
     def rescue(self) -> Rescued:
         """See `rescue_runs`."""
@@ -87,7 +88,13 @@ class Suites:
 
     def start(self, wanted: WantedSuite, *, workspace: str) -> uuid.UUID:
         """Begin a suite run; see `start_suite`. Raises InvalidInput, StoreUnavailable."""
-        return start_suite(wanted, workspace_name=workspace, max_attempts=self._max_attempts, tools=self._tools)
+        return start_suite(
+            wanted,
+            workspace_name=workspace,
+            max_attempts=self._max_attempts,
+            tools=self._tools,
+            own_rubric=default_rubric().rubric.name,
+        )
 
     def watch(self, suite_run_id: uuid.UUID, *, workspace: str) -> Iterator[SuiteProgress | ProgressEvent]:
         """See `watch_suite`. Raises LookupError, StoreUnavailable."""

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import structlog
+
 from qa_worker.adapters.apprise_channel import AppriseChannel
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.queue.publisher import Publisher
@@ -16,7 +18,7 @@ from qa_worker.adapters.webhooks.channel import WebhookChannel
 from qa_worker.adapters.webhooks.client import Timeouts, WebClient
 from qa_worker.adapters.webhooks.guard import Guard
 from qa_worker.adapters.webhooks.signing import new_secret
-from qa_worker.application._delivery_record import Recording
+from qa_worker.application._delivery_record import Recording, SwitchedOff
 from qa_worker.application.channels import Channel
 from qa_worker.application.dispatch_deliveries import dispatch_deliveries
 from qa_worker.application.manage_endpoints import Managing
@@ -29,9 +31,13 @@ from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 _LEASES = 3
 """A lease lasts this many times what a delivery may take; nobody extends it."""
 _DAY_S = 86_400
+# Half of the slots: there are about four deliveries in flight for each.
+_OF_THE_LIMIT = 8
 
 
 class Channels:
@@ -59,8 +65,9 @@ class SendJobs:
 
     def __init__(self, chosen: Settings, uow: UnitOfWorkFactory, publisher: Publisher) -> None:
         rules, policy, limit = health_rules(chosen), retry_policy(chosen), chosen.alert_in_flight_limit
+        patience = patience_s(policy, rules, try_s=chosen.alert_timeout_s)
         self.dispatch: Callable[[], int] = partial(
-            dispatch_deliveries, uow=uow, rules=rules, patience_s=patience_s(policy), limit=limit
+            dispatch_deliveries, uow=uow, rules=rules, patience_s=patience, limit=limit
         )
         self.rescue: Callable[[], Rescued] = partial(
             rescue_deliveries, uow=uow, resend_after_s=chosen.resend_after_s, waiting=publisher.waiting_alerts
@@ -105,7 +112,21 @@ def _sending(chosen: Settings, uow: UnitOfWorkFactory, channels: Channels) -> Se
             rules=health_rules(chosen),
             limit=chosen.alert_in_flight_limit,
             lease_s=lease_s,
+            switched_off=_log_switched_off,
         ),
+    )
+
+
+def _log_switched_off(off: SwitchedOff) -> None:
+    # An error: where its workspace has no other endpoint, this line is all that tells of it by itself.
+    log.error(
+        "endpoint_switched_off",
+        endpoint_id=str(off.endpoint.id),
+        endpoint=off.endpoint.name,
+        workspace=off.endpoint.workspace_name,
+        reason=off.reason,
+        endpoints_told=off.told,
+        dead_letters=off.dead,
     )
 
 
@@ -142,4 +163,5 @@ def health_rules(chosen: Settings) -> HealthRules:
         max_pause_s=chosen.alert_breaker_max_pause_s,
         off_after_s=chosen.endpoint_off_after_days * _DAY_S,
         off_after_failures=chosen.endpoint_off_after_failures,
+        slow_in_flight=max(1, chosen.alert_in_flight_limit // _OF_THE_LIMIT),
     )

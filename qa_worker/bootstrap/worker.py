@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from qa_worker.adapters.postgres.alert_rules import RuleBook
@@ -14,14 +16,20 @@ from qa_worker.adapters.postgres.leases import LeaseKeeper
 from qa_worker.adapters.postgres.records import GroupedRecords
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.adapters.queue.publisher import Publisher
+from qa_worker.adapters.together import Together
 from qa_worker.application._grading import Tools
+from qa_worker.application._sending import share_of_nudges
 from qa_worker.application.dispatch_work import dispatch_work
+from qa_worker.application.evaluate_call import claim_calls, evaluate_call
 from qa_worker.application.ports import Rescued
 from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.bootstrap.clock import RandomJitter, StructlogContext, SystemClock
-from qa_worker.bootstrap.gateway import SharedPace, judges
+from qa_worker.bootstrap.gateway import SharedPace, budget, judges
 from qa_worker.bootstrap.grading import grading, retry_policy
+from qa_worker.domain.call import CallId
+from qa_worker.domain.outcome import Outcome
 from qa_worker.domain.prompt import PROMPT_VERSION
+from qa_worker.messages import Queue
 from qa_worker.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -39,6 +47,26 @@ class _Closes(Protocol):
 _Part = TypeVar("_Part", bound=_Closes)
 
 
+@dataclass(frozen=True, slots=True)
+class Serves:
+    """The queues that this process takes from, and how many messages at once; None is what the settings say."""
+
+    queues: Collection[str] = ()
+    slots: int | None = None
+
+
+def pool_size(chosen: Settings, queues: Collection[str]) -> int:
+    """Database connections of a process that serves these queues: of several kinds, what the largest one needs."""
+    sizes: dict[str, int] = {
+        Queue.EVALUATE_CALL: chosen.evaluate_db_pool_size,
+        Queue.BACKLOG: chosen.evaluate_db_pool_size,
+        Queue.RUN_SCENARIO: chosen.run_db_pool_size,
+        Queue.SEND_ALERT: chosen.alert_db_pool_size,
+        Queue.MAINTENANCE: chosen.maintenance_db_pool_size,
+    }
+    return max((sizes[queue] for queue in queues if queue in sizes), default=chosen.db_pool_size)
+
+
 class Worker:
     """What the tasks of one worker process need.
 
@@ -46,17 +74,19 @@ class Worker:
     never sends webhooks, and 20 MB of libraries it never calls are a tenth of its memory.
     """
 
-    def __init__(self, chosen: Settings) -> None:
+    def __init__(self, chosen: Settings, serves: Serves) -> None:
         self._settings = chosen
+        self.pool_size = pool_size(chosen, serves.queues)
         self._lock = threading.RLock()
         self._parts: dict[str, _Closes] = {}
         self._publisher = Publisher(chosen.broker_url.get_secret_value())
         self._engine = make_engine(
             chosen.database_url.get_secret_value(),
-            pool_size=chosen.db_pool_size,
+            pool_size=self.pool_size,
             pool_timeout_s=chosen.db_pool_timeout_s,
             application_name="qa-worker-worker",
         )
+        self._budget = budget(chosen, self._engine)
         self._book = RuleBook()
         self._leases = LeaseKeeper(self._engine, lease_s=chosen.lease_s)
         self._records = GroupedRecords(self._uow, window_s=chosen.record_window_s, patience_s=chosen.lease_s)
@@ -72,12 +102,25 @@ class Worker:
             policy=retry_policy(chosen),
             grading=grading(chosen),
             lease_s=chosen.lease_s,
+            share=share_of_nudges(chosen.in_flight_limit, serves.slots or chosen.evaluate_concurrency),
+        )
+
+        self._claims = Together(
+            partial(claim_calls, tools=self.evaluating), window_s=chosen.claim_window_s, thread_name="claims"
+        )
+
+    def evaluate(self, call_id: CallId, evaluation_id: uuid.UUID | None) -> Outcome:
+        """See `evaluate_call`."""
+        return evaluate_call(
+            call_id=call_id, evaluation_id=evaluation_id, tools=self.evaluating, claim=self._claims.ask
         )
 
     def dispatch(self) -> int:
         """See `dispatch_work`."""
         pace = self._part("pace", lambda: SharedPace(self._settings))
-        return dispatch_work(uow=self._uow, pace=pace, in_flight_limit=self._settings.in_flight_limit)
+        return dispatch_work(
+            uow=self._uow, pace=pace, left=self._budget.left, in_flight_limit=self._settings.in_flight_limit
+        )
 
     def rescue(self) -> Rescued:
         """See `rescue_stalled`."""
@@ -128,6 +171,7 @@ class Worker:
 
     def close(self) -> None:
         """Give everything back. What is under way has ended by then."""
+        self._claims.close()
         self._leases.close()
         self._records.close()
         with self._lock:
@@ -156,17 +200,25 @@ class _Process:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pid: int = 0
+    serves: Serves = field(default_factory=Serves)
     worker: Worker | None = None
 
 
 _process = _Process()
 
 
+def start_worker(serves: Serves) -> Worker:
+    """Build the worker of this process for what it serves."""
+    with _process.lock:
+        _process.serves = serves
+    return worker()
+
+
 def worker() -> Worker:
     """The worker of this process, built with its first use."""
     with _process.lock:
         if _process.worker is None or _process.pid != os.getpid():
-            _process.worker, _process.pid = Worker(settings()), os.getpid()
+            _process.worker, _process.pid = Worker(settings(), _process.serves), os.getpid()
         return _process.worker
 
 

@@ -22,7 +22,9 @@ from qa_worker.cli.places import existing
 from qa_worker.cli.times import to_time
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
 
-app = typer.Typer(help="Dead letters: alerts, evaluations and messages that were given up on.", no_args_is_help=True)
+app = typer.Typer(
+    help="Dead letters: alerts, evaluations, runs and messages that were given up on.", no_args_is_help=True
+)
 _BAD_INPUT, _SOME_REFUSED = 2, 1
 _ERROR_CHARS = 50
 
@@ -105,8 +107,8 @@ def replay(
 ) -> None:
     """Let what was given up on begin anew, with a fresh budget of tries. Exit 1 where some could not be replayed.
 
-    An alert goes to its endpoint again with the same webhook-id; an evaluation is graded again; a message is sent again
-    if it can be read by now. Two who replay the same letter make one delivery.
+    An alert goes to its endpoint again with the same webhook-id; an evaluation is graded again; a run goes on at the turn
+    where it stood; a message is sent again if it can be read by now. Two who replay the same letter make one delivery.
     """
     choice = _choice(kind, queue, workspace, endpoint, reason, since, until, ids=ids)
     _named(choice, everything=everything)

@@ -54,7 +54,7 @@ def list_(
     workspace: Annotated[str | None, typer.Option(help="Only those of this workspace.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show receivers and how they fare. Of a URL only the scheme and the host are shown."""
+    """Show receivers and how they fare. Of a URL only the scheme, the host and the port are shown."""
     with existing() as client:
         found = client.alerts.endpoints(workspace)
     if as_json:
@@ -123,6 +123,11 @@ def _state(endpoint: Endpoint) -> str:
     return "failing" if endpoint.health.consecutive_failures else "active"
 
 
+def _took(endpoint: Endpoint) -> str:
+    took_s = endpoint.health.took_s
+    return "-" if took_s is None else f"{took_s:.1f} s"
+
+
 def _as_dict(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "id": endpoint.ref.id,
@@ -135,16 +140,17 @@ def _as_dict(endpoint: Endpoint) -> dict[str, Any]:
         "consecutive_failures": endpoint.health.consecutive_failures,
         "failing_since": endpoint.health.failing_since,
         "paused_until": endpoint.health.paused_until,
+        "took_s": endpoint.health.took_s,
         "last_success_at": endpoint.last_success_at,
         "created_at": endpoint.created_at,
     }
 
 
 def _table(found: Sequence[Endpoint]) -> Table:
-    table = Table("Workspace", "Name", "Kind", "Target", "State", "Failures", "Last success", "Why it is off")
+    table = Table("Workspace", "Name", "Kind", "Target", "State", "Failures", "Takes", "Last success", "Why it is off")
     for one in found:
         last = "-" if one.last_success_at is None else f"{one.last_success_at:%d %b %H:%M} UTC"
         texts = (one.ref.workspace_name, one.ref.name, one.ref.kind.value, one.target_hint, _state(one))
         why = render.plain(one.disabled_reason)
-        table.add_row(*map(render.plain, texts), str(one.health.consecutive_failures), last, why)
+        table.add_row(*map(render.plain, texts), str(one.health.consecutive_failures), _took(one), last, why)
     return table

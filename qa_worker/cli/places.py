@@ -15,7 +15,7 @@ from qa_worker import bootstrap
 from qa_worker.cli.console import errors
 from qa_worker.cli.stack_spec import stack_spec
 from qa_worker.embedded import stack as embedded
-from qa_worker.embedded.stack import LocalStackError, StackSpec
+from qa_worker.embedded.stack import LocalStackError, RunningStack, StackSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,28 @@ def home() -> Path:
 def existing() -> Iterator[bootstrap.Client]:
     """The services of the environment, or else the running local stack. Raises LocalStackError where there is neither."""
     database_url, broker_url = bootstrap.external_services()
-    keys = None
+    running = embedded.running(home())
+    keys = None if running is None else _keys_for(running, database_url)
     if database_url is None or broker_url is None:
-        running = embedded.running(home())
         if running is None:
             raise LocalStackError(
                 "no local stack is running, and DATABASE_URL and BROKER_URL are not set. Run `qa-worker up`"
             )
-        # The key belongs to the stack's own database.
-        keys = None if database_url else running.secret_keys
         database_url, broker_url = database_url or running.database_url, broker_url or running.broker_url
     with _client(database_url, broker_url, keys) as client:
         yield client
+
+
+def _keys_for(running: RunningStack, database_url: str | None) -> str | None:
+    """The stack's key belongs to its own database, also where DATABASE_URL names that one; None for any other."""
+    if database_url is None:
+        return running.secret_keys
+    try:
+        its_own = running.database_url
+    except LocalStackError:
+        return None  # it has stopped meanwhile
+    # Whichever driver the URL names.
+    return running.secret_keys if database_url.partition("://")[2] == its_own.partition("://")[2] else None
 
 
 @contextmanager

@@ -17,7 +17,9 @@ def retry(
     workspace: Annotated[str, typer.Option(help="The workspace that the calls belong to.")] = "default",
     dead: Annotated[bool, typer.Option("--dead", help="Everything that was given up on, in every workspace.")] = False,
 ) -> None:
-    """Grade again what could not be graded: calls that are `not evaluated`. Their earlier attempts stay on record."""
+    """Grade again what could not be graded: calls that are `not evaluated`; and calls that are named here whose answers
+    could not be read. Their earlier attempts stay on record.
+    """
     if bool(calls) == dead:
         errors.print("Name calls, or use --dead for everything that was given up on.")
         raise typer.Exit(2)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qa_worker import bootstrap
+from qa_worker.application.playing import AgentKind, Target
 from qa_worker.domain.agent_under_test import AgentUnderTest, unknown_tools
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.scenario import Scenario
 
+_WITH_MOCKS = frozenset({AgentKind.SCRIPTED, AgentKind.CLAUDE, AgentKind.OPENAI})
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -47,6 +49,21 @@ def read_scenarios(paths: Sequence[Path]) -> Found:
 def misfits(scenarios: Sequence[tuple[Path, Scenario]], agents: Sequence[AgentUnderTest]) -> tuple[InvalidInput, ...]:
     """The scenarios that were written for none of these agents, or name tools that their agent doesn't have."""
     return tuple(fault for file, scenario in scenarios for fault in _misfits(file, scenario, agents))
+
+
+def foreign_rubrics(scenarios: Sequence[tuple[Path, Scenario]]) -> Iterator[str]:
+    """The scenarios whose rubric only a workspace can have: whether it does is seen when they are run."""
+    for file, scenario in scenarios:
+        if scenario.rubric is not None and scenario.rubric != bootstrap.own_rubric():
+            yield f"{file}: rubric: {scenario.rubric!r} must be in the workspace, or a suite with it is refused"
+
+
+def unanswered(file: Path, agent: AgentUnderTest, target: Target) -> Iterator[str]:
+    """What a test would be at fault for: tools of a model that the file has no answers for."""
+    if target.kind not in _WITH_MOCKS:
+        return
+    for name in agent.unmocked:
+        yield f"{file}: tools: {name} has no mocks. A call of it gets an error, and counts as a fault of the test"
 
 
 def _files(path: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from qa_worker.domain.suite import RunResult, ScenarioResult, SuiteResult
 
 _MOST_FINDINGS = 8
 _MOST_UNMEASURED = 8
+_MOST_TEST_FAULTS = 5
 _MOST_NAMES = 10
 _NAME_CHARS = 40
 _OTHER_COLUMNS = 36
@@ -88,6 +89,7 @@ def _lines(result: SuiteResult) -> Iterator[str]:
         yield f"[bold]Flaky[/bold]         {len(flaky)} of {len(result.scenarios)}: {plain(_names(flaky))}"
     yield f"[bold]Not measured[/bold]  {len(unmeasured)} of {len(result.counted)} runs{_spoilt(result)}"
     yield from _unmeasured([run for run in unmeasured if run.state in FINAL or run.waits_for])
+    yield from _test_faults(result)
     yield f"[bold]Cost[/bold]          {_cost(result)}"
     yield from _findings(result)
 
@@ -106,6 +108,24 @@ def _unmeasured(runs: Sequence[RunResult]) -> Iterator[str]:
         again = f" Next try {min(times):%H:%M:%S} UTC." if times else ""
         yield f"  {state.value:<9} {plain(first)}{others}: {plain(why)}{again}{shown}"
     yield from _more(len(reasons) - _MOST_UNMEASURED)
+
+
+def _test_faults(result: SuiteResult) -> Iterator[str]:
+    """What went wrong in the tests themselves: none of it is the agent's, and all of it makes them test less."""
+    groups: dict[tuple[str, str], list[RunResult]] = {}
+    for run in result.runs:
+        for fault in run.test_faults:
+            groups.setdefault((run.scenario, fault), []).append(run)
+    if not groups:
+        return
+    runs = len({run.run_id for alike in groups.values() for run in alike})
+    times = sum(map(len, groups.values()))
+    yield f"[bold]Test faults[/bold]   {times} in {runs} runs; none counts against the agent"
+    most_first = sorted(groups.items(), key=lambda group: -len(group[1]))
+    for (scenario, fault), alike in most_first[:_MOST_TEST_FAULTS]:
+        often = f" ({len(alike)} times)" if len(alike) > 1 else ""
+        yield f"  {plain(scenario)}: {plain(fault)}{often}"
+    yield from _more(len(groups) - _MOST_TEST_FAULTS)
 
 
 def _findings(result: SuiteResult) -> Iterator[str]:

@@ -17,7 +17,7 @@ from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import existing, existing_or_temporary
 from qa_worker.cli.render import plain
 from qa_worker.cli.scenario_conversation import conversation
-from qa_worker.cli.scenario_files import misfits, read_scenarios
+from qa_worker.cli.scenario_files import foreign_rubrics, misfits, read_scenarios, unanswered
 from qa_worker.cli.scenario_render import recent_table
 from qa_worker.cli.scenario_results import as_uuid, find_run, find_suite_run, result_of, tell, tell_comparison, watched
 from qa_worker.domain.agent_under_test import AgentUnderTest
@@ -49,9 +49,16 @@ def validate(
     ] = None,
 ) -> None:
     """Check scenario files. Every fault is told with its file, line, field and fix; exit 2 where there is any."""
-    agents = [bootstrap.read_agent(file)[0] for file in agent or ()]
     found = read_scenarios(paths)
-    _refuse((*found.faults, *(misfits(found.scenarios, agents) if agents else ())))
+    faults = [*found.faults, *(fault for file in agent or () for fault in bootstrap.agent_faults(file))]
+    agents = [(file, *bootstrap.read_agent(file)) for file in agent or () if not bootstrap.agent_faults(file)]
+    # Of an agent that can't be read nobody knows what fits it.
+    if len(agents) == len(agent or ()) > 0:
+        faults += misfits(found.scenarios, [one for _, one, _ in agents])
+    _refuse(faults)
+    warnings = (*foreign_rubrics(found.scenarios), *(text for one in agents for text in unanswered(*one)))
+    for warning in warnings:
+        errors.print(f"[yellow]warning[/yellow] {plain(warning)}", highlight=False, soft_wrap=True)
     results.print(f"{len(found.scenarios)} of {found.files} scenario files are good")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,11 +11,17 @@ import typer
 from rich.table import Table
 
 from qa_worker import bootstrap
-from qa_worker.application.limits import Spending
 from qa_worker.application.queries import Backlog
-from qa_worker.cli import render
 from qa_worker.cli.console import errors, results
 from qa_worker.cli.places import home
+from qa_worker.cli.stack_facts import (
+    gateway_as_dict,
+    off_as_dict,
+    show_alerting,
+    show_budgets,
+    show_gateway,
+    show_waiting,
+)
 from qa_worker.cli.stack_spec import new_flower, stack_spec
 from qa_worker.embedded import stack as embedded
 
@@ -79,8 +84,9 @@ def status(
     healthy = running.healthy
     client = bootstrap.Client(database_url=running.database_url, broker_url=running.broker_url)
     try:
-        backlog, gateway, spending = client.queries.backlog(), client.gateway(), client.spending()
+        backlog, gateway, spending = client.to_do(), client.gateway(), client.spending()
         letters = client.alerts.queries.letter_figures()
+        off = [one for one in client.alerts.endpoints() if not one.active]
     finally:
         client.close()
     if as_json:
@@ -89,18 +95,18 @@ def status(
             for p in running.processes
         ]
         facts = {"healthy": healthy, "home": str(home()), "processes": processes, "evaluations": dict(backlog.by_state)}
-        facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": dict(backlog.waits_for)}
-        facts |= {"breaker": asdict(gateway.breaker), "buckets": [asdict(bucket) for bucket in gateway.buckets]}
+        facts |= {"oldest_due_s": backlog.oldest_due_s, "waits_for": backlog.waits_for}
+        facts |= gateway_as_dict(gateway)
         facts |= {"budgets_micro_usd": [asdict(one) for one in spending]}
-        facts |= {"dead_letters": asdict(letters)}
+        facts |= {"dead_letters": {"depth": letters.depth, **asdict(letters)}}
+        facts |= {"endpoints_off": [off_as_dict(one) for one in off]}
         print(json.dumps(facts))  # noqa: T201 - what --json promises
     else:
         _show(running, backlog, healthy=healthy)
-        _show_gateway(gateway)
-        _show_budgets(spending)
-        if letters.depth:
-            hours = (letters.oldest_open_s or 0) / 3600
-            results.print(f"Dead letters: {letters.depth:,} open, the oldest for {hours:.1f} h", style="yellow")
+        show_waiting(backlog.waits_for)
+        show_gateway(gateway)
+        show_budgets(spending)
+        show_alerting(letters, off)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -112,32 +118,10 @@ def _show(running: embedded.RunningStack, backlog: Backlog, *, healthy: bool) ->
     results.print(table)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(backlog.by_state.items())) or "none yet"
     results.print(f"Evaluations: {counts}. {'Healthy.' if healthy else '[red]Not healthy.[/red]'}")
-    if backlog.waits_for:
-        waits = ", ".join(f"{count} for {reason}" for reason, count in sorted(backlog.waits_for.items()))
-        results.print(f"Waiting: {waits}", highlight=False)
     access = home() / "flower.json"
     if access.exists():
         flower = json.loads(access.read_text())
         results.print(f"Flower: {flower['url']} (user and password: {access})", highlight=False)
-
-
-def _show_gateway(gateway: bootstrap.GatewayStatus) -> None:
-    breaker = gateway.breaker
-    until = f" for {breaker.open_for_s:.0f} s more" if breaker.open_for_s > 0 else ""
-    results.print(f"Claude's breaker: {breaker.state}{until}, {breaker.share:.0%} of the rate", highlight=False)
-    limits = ", ".join(f"{b.meter} {b.left:.0f} left of {b.limit:.0f}/min ({b.source})" for b in gateway.buckets)
-    results.print(f"Claude's limits: {limits}", highlight=False)
-
-
-def _show_budgets(spending: Sequence[Spending]) -> None:
-    """What all have spent, and whoever has a cap."""
-    shown = [
-        f"{render.plain(one.workspace) or 'all'} {render.dollars(one.spent)}"
-        + (" (no cap)" if one.cap is None else f" of {render.dollars(one.cap)}")
-        for one in spending
-        if not one.workspace or one.cap is not None
-    ]
-    results.print(f"Spent today: {', '.join(shown)}", highlight=False)
 
 
 def _usable_port(wanted: int) -> int:

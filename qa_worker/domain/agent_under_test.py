@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qa_worker.domain.call import Agent
+from qa_worker.domain.call_control import controls
 from qa_worker.domain.folding import contains, words
-from qa_worker.domain.mocks import ToolMocks
+from qa_worker.domain.mocks import MockAnswer, ToolMocks
 from qa_worker.domain.scenario import Scenario
 from qa_worker.domain.transcript import ToolCall
+
+# A caller who hesitates says the same.
+_SILENT = re.compile(r"\[the caller was silent for [\d.]+ seconds\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,10 @@ class Script:
 
     def reply(self, caller_turns: Sequence[str]) -> Reply:
         """The answer to the last of these turns of the caller. The same turns get the same answer, in any process."""
-        first = words(caller_turns[0]) if caller_turns else ""
+        first = caller_turns[0] if caller_turns else ""
+        forms = (words(first), words(_SILENT.sub(" ", first)))
         for conversation in self.conversations:
-            if any(contains(first, words(phrase)) for phrase in conversation.begins):
+            if any(contains(form, words(phrase)) for phrase in conversation.begins for form in forms):
                 place = len(caller_turns) - 1
                 return conversation.replies[place] if place < len(conversation.replies) else self.otherwise
         return self.otherwise
@@ -57,6 +63,18 @@ class AgentUnderTest:
     greeting: str = ""
     mocks: ToolMocks = field(default_factory=ToolMocks)
     script: Script | None = None
+
+    @property
+    def unmocked(self) -> tuple[str, ...]:
+        """The tools that answer nothing: a call of one is an error, and a fault of the test."""
+        names = (tool.name for tool in self.agent.tools)
+        return tuple(name for name in names if not self.mocks.rules.get(name) and not controls(name))
+
+    def answer(self, call: ToolCall, *, earlier: Sequence[ToolCall]) -> MockAnswer:
+        """What a tool answers, as `ToolMocks.answer` has it. Calling one that the agent doesn't have is its own fault."""
+        if call.name not in {tool.name for tool in self.agent.tools}:
+            return MockAnswer('{"error": "there is no such tool"}', is_error=True)
+        return self.mocks.answer(call, earlier=earlier)
 
 
 def unknown_tools(scenario: Scenario, agent: Agent) -> tuple[str, ...]:

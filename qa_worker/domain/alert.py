@@ -38,6 +38,8 @@ class AlertEvent(StrEnum):
     BREAKER_OPEN = "breaker.open"
     BUDGET_REACHED = "budget.reached"
     DEAD_LETTERS_GROWING = "dead_letters.growing"
+    DEAD_LETTERS_DEPTH = "dead_letters.depth"
+    DEAD_LETTERS_AGE = "dead_letters.age"
     QUEUE_TOO_OLD = "queue.too_old"
     INCIDENT_UPDATED = "incident.updated"
     INCIDENT_RESOLVED = "incident.resolved"

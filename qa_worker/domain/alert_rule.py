@@ -39,6 +39,10 @@ class RuleKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
     BUDGET_REACHED = "budget_reached"
     DEAD_LETTERS_GROWING = "dead_letters_growing"
+    DEAD_LETTERS_DEPTH = "dead_letters_depth"
+    """So many wait for somebody."""
+    DEAD_LETTERS_AGE = "dead_letters_age"
+    """The oldest one has waited for so long."""
     QUEUE_TOO_OLD = "queue_too_old"
 
 
@@ -59,6 +63,8 @@ CONDITIONS = frozenset(
         RuleKind.BREAKER_OPEN,
         RuleKind.BUDGET_REACHED,
         RuleKind.DEAD_LETTERS_GROWING,
+        RuleKind.DEAD_LETTERS_DEPTH,
+        RuleKind.DEAD_LETTERS_AGE,
         RuleKind.QUEUE_TOO_OLD,
     }
 )
@@ -73,8 +79,9 @@ class AlertRule:
     """One rule of a workspace. `agent_id` None is every agent, each with incidents of its own.
 
     `threshold` is a score (`score_below`), a share 0-1 (`failure_rate`, `budget_reached`), a number of letters
-    (`dead_letters_growing`) or seconds (`queue_too_old`). `window_s`, `min_samples`, `baseline` and `rise` are about
-    rates: see `qa_worker.domain.failure_rate`. After an alert its matches are gathered for `cooldown_s`.
+    (`dead_letters_growing`, `dead_letters_depth`) or seconds (`dead_letters_age`, `queue_too_old`). `window_s`,
+    `min_samples`, `baseline` and `rise` are about rates: see `qa_worker.domain.failure_rate`. After an alert its matches
+    are gathered for `cooldown_s`.
     """
 
     id: uuid.UUID

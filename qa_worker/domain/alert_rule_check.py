@@ -11,6 +11,7 @@ NAME_CHARS = 100
 MIN_WINDOW_S, MAX_WINDOW_S = 60, 86_400
 MAX_COOLDOWN_S = 7 * 86_400
 MAX_SAMPLES = 100_000
+MAX_LETTER_AGE_S = 365 * 86_400
 
 # Which fields a kind reads; `criterion` of a kind that may have one is checked by nobody: rubrics differ by call.
 _READS: Mapping[RuleKind, frozenset[str]] = {
@@ -19,6 +20,8 @@ _READS: Mapping[RuleKind, frozenset[str]] = {
     RuleKind.FAILURE_RATE: frozenset({"threshold", "window_s", "min_samples", "baseline", "rise"}),
     RuleKind.BUDGET_REACHED: frozenset({"threshold"}),
     RuleKind.DEAD_LETTERS_GROWING: frozenset({"threshold", "window_s"}),
+    RuleKind.DEAD_LETTERS_DEPTH: frozenset({"threshold"}),
+    RuleKind.DEAD_LETTERS_AGE: frozenset({"threshold"}),
     RuleKind.QUEUE_TOO_OLD: frozenset({"threshold"}),
 }
 _OPTIONAL = ("threshold", "criterion", "window_s", "min_samples", "baseline", "rise")
@@ -84,6 +87,14 @@ def _letters(rule: AlertRule) -> None:
     _in_range("window_s", rule.window_s, MIN_WINDOW_S, MAX_WINDOW_S, "seconds to look back over")
 
 
+def _depth(rule: AlertRule) -> None:
+    _in_range("threshold", rule.threshold, 1, MAX_SAMPLES, "open dead letters")
+
+
+def _letters_age(rule: AlertRule) -> None:
+    _in_range("threshold", rule.threshold, 1, MAX_LETTER_AGE_S, "seconds that a dead letter may stay open")
+
+
 def _age(rule: AlertRule) -> None:
     _in_range("threshold", rule.threshold, 1, MAX_WINDOW_S, "seconds that a call may wait")
 
@@ -102,5 +113,7 @@ _CHECKS: Mapping[RuleKind, Callable[[AlertRule], None]] = {
     RuleKind.FAILURE_RATE: _rate,
     RuleKind.BUDGET_REACHED: _share,
     RuleKind.DEAD_LETTERS_GROWING: _letters,
+    RuleKind.DEAD_LETTERS_DEPTH: _depth,
+    RuleKind.DEAD_LETTERS_AGE: _letters_age,
     RuleKind.QUEUE_TOO_OLD: _age,
 }

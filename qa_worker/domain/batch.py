@@ -25,7 +25,10 @@ from qa_worker.domain.retry import RetryPolicy, Tried, next_step
 CLOCK_SKEW = timedelta(minutes=5)
 """How far our clock and the provider's may be apart when a lost batch is looked for."""
 
-_NOT_FOUND = "http_404"
+RESULTS_KEPT = timedelta(days=29)
+"""How long the provider keeps results, from when a batch was made (build-with-claude/batch-processing)."""
+
+_NO_SUCH_THING = frozenset({"http_404", "http_405", "http_501"})
 _SURE_AFTER = 4
 
 
@@ -140,17 +143,25 @@ def surely_not_made(failure: Failure) -> bool:
     return failure.code != "sdk"
 
 
+def is_unknown(failure: Failure) -> bool:
+    """Whether the server knows nothing of this batch, or of batches at all: 404, 405 (no such method), 501."""
+    return failure.code in _NO_SUCH_THING
+
+
 def is_refused_for_good(failure: Failure) -> bool:
-    """Whether sending the same batch again is no use: it is refused, or this server has no batches (404)."""
-    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or failure.code == _NOT_FOUND
+    """Whether sending the same batch again is no use: it is refused, or this server has no batches."""
+    return (failure.kind is FailureKind.REJECTED and failure.code != "sdk") or is_unknown(failure)
 
 
-def is_lost(batch: Batch, failure: Failure) -> bool:
-    """Whether a batch that was made is gone: the provider has known no such thing (404) at look after look.
+def is_lost(batch: Batch, failure: Failure, *, now: datetime) -> bool:
+    """Whether a batch that was made is gone: the provider has known no such thing at look after look, or the time is
+    over for which it keeps results.
 
     Not at once: an address that is wrong for an hour must not cost the results of a day.
     """
-    return failure.code == _NOT_FOUND and batch.failures >= _SURE_AFTER
+    if batch.submitted_at is not None and now - batch.submitted_at > RESULTS_KEPT:
+        return True
+    return is_unknown(failure) and batch.failures >= _SURE_AFTER
 
 
 def failed(batch: Batch, failure: Failure) -> Batch:
@@ -161,7 +172,7 @@ def failed(batch: Batch, failure: Failure) -> Batch:
 def wait_s(policy: RetryPolicy, batch: Batch, *, now: datetime, jitter: float) -> float:
     """Seconds until a batch is looked at again after its latest fault: by the schedule of retries, and without an end.
 
-    Results are kept for 29 days (build-with-claude/batch-processing), so nothing is lost by waiting.
+    Nothing is lost by waiting for as long as results are kept.
     """
     if batch.failure is None:
         return 0.0

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qa_worker.domain.failure import Failure, FailureKind
+
 SEEN = 4
 """How many times the threshold is looked back."""
 SHARE_OF_FAILURES = 0.6
 FORGOTTEN_AFTER_S = 30.0
 """A gap between outcomes after which the older ones say nothing of the service as it is now."""
 UP, DOWN = "s", "f"
+_NOT_OFFERED = "http_501"
+"""This server doesn't do that at all (some have no batches): it is well for all that."""
+_NO_ANSWER = frozenset({"connection", "connect_timeout", "read_timeout", "timeout", "deadline", "cut_answer"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,19 @@ class BreakerRules:
     ask_again_s: float = 5.0
     steps: tuple[float, ...] = (0.1, 0.25, 0.5)
     step_s: float = 2.5
+
+
+def is_outage(failure: Failure) -> bool:
+    """Whether this failure counts as one of the service: 5xx, 529, timeouts, connection faults.
+
+    Nothing else does: not a 429 or another 4xx (408, 409 and 499, which pass by themselves, included), which are about
+    us; not a success that isn't the service's (`bad_response`: a proxy's page), which says nothing of it; not that we had
+    no connection free.
+    """
+    if failure.kind is FailureKind.OVERLOADED:
+        return True
+    no_answer = failure.code in _NO_ANSWER or (failure.code.startswith("http_5") and failure.code != _NOT_OFFERED)
+    return failure.kind is FailureKind.TRANSIENT and no_answer
 
 
 def remembered(history: str, outcomes: str, rules: BreakerRules) -> str:

@@ -20,12 +20,20 @@ slowly, so that others who use the same limits find room.
 *Live first.* What can wait (a backlog, a tenant's flood) leaves the last `kept_s` of lead and levels alone. So a live
 call finds room while a backlog takes all that comes in, and it costs nothing: what is kept is filled once, and stays.
 
+*Load.* A service that says it is overloaded (529) gets half of the rate from everybody at once, and half of that where it
+still says so a second later; every `LOAD_STEP_S` without it doubles the rate again. So a single refusal costs about a second
+of the rate, and a service that is slow to recover is not pushed over by what waits.
+
+*Spend limit.* When the provider's own spend limit is reached nobody leaves for minutes, and then one alone: only its answer
+can tell whether the limit was raised. It holds a lease, so that another asks if it dies. Once it is answered, all may.
+
 *Room.* What a request usually needs is remembered, so that a dispatcher can ask how many more of them would leave soon,
 and sends no more than those to the workers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -45,6 +53,14 @@ _FIRST: Amounts = (1.0, 10_000.0, 1_000.0)
 """What a request is taken to need before there was one: a few of them tell soon enough."""
 _NEWEST = 0.1
 """The weight of the latest request in what is usual."""
+LOAD_STEP_S = 2.5
+"""As long as a step of the gate's recovery."""
+LEAST_LOAD = 0.125
+"""An eighth of the rate always leaves: what is worse than that is for the gate to stop."""
+_EASE_EVERY_S = 1.0
+"""The refusals of requests that were under way together are one."""
+_STANDING_BY = 2.0
+"""Sent when it is time to ask whether the spend limit still holds: one asks, the other is there for a lost message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,8 @@ class Pacing:
 
     `use` leaves 1 % to the provider, so that its bucket is always a little fuller than ours and jitter on the way makes
     no 429. `regrow` is the part of the rate that the pace gains in a second after a cut. `kept_s` seconds of the rate are
-    kept from what can wait: half of the slack, so that the pace grows just when such work is held back.
+    kept from what can wait: half of the slack, so that the pace grows just when such work is held back. `probe_lease_s` is
+    longer than any request takes.
     """
 
     start: Amounts
@@ -66,13 +83,16 @@ class Pacing:
     peak: float = 2.0
     regrow: float = 0.02
     idle_s: float = 60.0
+    probe_lease_s: float = 65.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """The state of one model's limits. Times are seconds of one clock; `limits` are a minute; `learnt` is 0 or 1.
 
-    `usual` is what a request needs, on a moving average; zeros before the first.
+    `usual` is what a request needs, on a moving average; zeros before the first. `capped_until`: nobody leaves before,
+    because of the provider's spend limit, and one alone then; 0 while that is not reached. `eased` is the part of the
+    rate that was left by the last overload, at `eased_at`.
     """
 
     limits: Amounts
@@ -86,14 +106,22 @@ class Bucket:
     queue: float = 0.0
     paused_until: float = 0.0
     usual: Amounts = (0.0, 0.0, 0.0)
+    capped_until: float = 0.0
+    eased: float = 1.0
+    eased_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Whether room was taken, and how long to wait: before leaving, or before asking again."""
+    """Whether room was taken, and how long to wait: before leaving, or before asking again.
+
+    `capped`: it was not, because of the provider's spend limit. `probe`: it was, to ask whether that still holds.
+    """
 
     granted: bool
     wait_s: float
+    capped: bool = False
+    probe: bool = False
 
 
 def opened(pacing: Pacing, now: float) -> Bucket:
@@ -118,9 +146,12 @@ def reserve(
 
     `kept_s` seconds of the rate are left for others: what can wait leaves them to what can't.
     """
+    share *= load_at(bucket, now)
     rates = _rates(bucket.limits, pacing)
     cost = max(need[0] / rates[0], need[1] / rates[1], need[2] / rates[2])
     bucket = _paced(filled(bucket, now, pacing), now, share, pacing)
+    if bucket.capped_until > now:
+        return bucket, Turn(granted=False, wait_s=bucket.capped_until - now, capped=True)
     if bucket.paused_until > now:
         return _refused(bucket, bucket.paused_until - now, cost)
     speed = bucket.pace * share
@@ -143,14 +174,18 @@ def reserve(
         lambda level, amount, rate: min(level, (pacing.burst_s - wait) * rate) - amount, bucket.levels, need, rates
     )
     usual = _each(lambda was, amount: was + _NEWEST * (amount - was), bucket.usual, need) if any(bucket.usual) else need
-    return replace(bucket, levels=levels, lead=bucket.lead - cost, usual=usual), Turn(granted=True, wait_s=wait)
+    probe = bucket.capped_until > 0
+    capped_until = now + wait + pacing.probe_lease_s if probe else 0.0
+    taken = replace(bucket, levels=levels, lead=bucket.lead - cost, usual=usual, capped_until=capped_until)
+    return taken, Turn(granted=True, wait_s=wait, probe=probe)
 
 
 def room(bucket: Bucket, now: float, *, within_s: float, share: float, pacing: Pacing) -> float:
     """How many more requests of the usual size, that can wait, leave within `within_s`, after all that are booked."""
+    share *= load_at(bucket, now)
     bucket = _paced(filled(bucket, now, pacing), now, share, pacing)
     open_s = within_s - max(0.0, bucket.paused_until - now)
-    if open_s <= 0:
+    if open_s <= 0 or bucket.capped_until > now:
         return 0.0
     need = bucket.usual if any(bucket.usual) else _FIRST
     rates = _rates(bucket.limits, pacing)
@@ -159,7 +194,7 @@ def room(bucket: Bucket, now: float, *, within_s: float, share: float, pacing: P
     lead, levels = _free(bucket, share, pacing.kept_s, pacing)
     paced = (lead + grown * share * open_s) / cost
     held = _each(lambda level, rate, amount: (level + rate * open_s) / max(amount, _LEAST), levels, rates, need)
-    return max(0.0, min(paced, *held))
+    return max(0.0, min(paced, _STANDING_BY if bucket.capped_until > 0 else math.inf, *held))
 
 
 def settle(bucket: Bucket, now: float, change: Amounts, pacing: Pacing) -> Bucket:
@@ -175,6 +210,29 @@ def pause(bucket: Bucket, now: float, seconds: float) -> Bucket:
         ceiling = max(_LOWEST_CEILING, _CUT * min(1.0, bucket.pace))
         bucket = replace(bucket, ceiling=ceiling, pace=min(bucket.pace, ceiling / 2))
     return replace(bucket, paused_until=max(bucket.paused_until, now + seconds))
+
+
+def ease(bucket: Bucket, now: float) -> Bucket:
+    """Half of the rate for everybody: the service is overloaded. Once for each burst of refusals."""
+    if 0.0 <= now - bucket.eased_at < _EASE_EVERY_S:
+        return bucket
+    return replace(bucket, eased=max(LEAST_LOAD, load_at(bucket, now) / 2), eased_at=now)
+
+
+def load_at(bucket: Bucket, now: float) -> float:
+    """The part of the rate that an overloaded service is sent; 1 when that is over. A clock that was set back ends it."""
+    passed = now - bucket.eased_at
+    return min(1.0, bucket.eased * 2.0 ** min(passed // LOAD_STEP_S, 30.0)) if passed >= 0 else 1.0
+
+
+def cap(bucket: Bucket, now: float, seconds: float, *, probe: bool) -> tuple[Bucket, bool]:
+    """Nobody leaves for so long, and then one alone; 0 seconds: the spend limit doesn't hold any more.
+
+    While nobody leaves, only the `probe` has anything new to say. Returns whether this was new.
+    """
+    if bucket.capped_until > now and not probe:
+        return bucket, False
+    return replace(bucket, capped_until=now + seconds if seconds > 0 else 0.0), True
 
 
 def learn(bucket: Bucket, now: float, limits: Known, left: Known, pacing: Pacing) -> Bucket:

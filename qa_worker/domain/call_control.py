@@ -11,6 +11,11 @@ _ENDS = re.compile(r"(end|terminate)_?call|hang_?up", re.IGNORECASE)
 _TRANSFERS = re.compile(r"(warm_?|cold_?|live_?)?transfer(_\w+|call)?", re.IGNORECASE)
 
 
+def controls(tool: str) -> bool:
+    """Whether a tool of this name ends a call or hands it over."""
+    return bool(_ENDS.fullmatch(tool) or _TRANSFERS.fullmatch(tool))
+
+
 def ends_call(uses: Iterable[ToolUse]) -> bool:
     """Whether one of these calls ended the conversation, and did not fail."""
     return any(_ENDS.fullmatch(use.call.name) and _worked(use) for use in uses)

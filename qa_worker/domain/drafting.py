@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from qa_worker.domain.call import Call
+from qa_worker.domain.drafted_facts import said_facts
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.evidence.identifiers import identifiers
 from qa_worker.domain.evidence.segments import JITTER_S
@@ -18,23 +20,24 @@ from qa_worker.domain.folding import words
 from qa_worker.domain.markers import LONGEST_SILENCE_S, parse_line
 from qa_worker.domain.moves import END_OF_TURN_S
 from qa_worker.domain.scenario import ExpectedOutcome, Play, Scenario
+from qa_worker.domain.stage_directions import Kind, pieces
 from qa_worker.domain.transcript import Role, Transcript, Turn
 
 TAG = "from-call"
 _NOT_IN_IDS = re.compile(r"[^a-z0-9]+")
-_BRACKETS = str.maketrans("[]{}<>*", "()()() ")
+_BRACKETS = str.maketrans("[]{}<>*_~", "()()()   ")
 _ROUND = str.maketrans("()", "  ")
 _LONGEST_ID = 60
 _LONGEST_TITLE = 100
 
 
 def draft(call: Call) -> Scenario:
-    """A scripted scenario with the caller's lines, the codes they gave, and what was expected of the call.
+    """A scripted scenario with the caller's lines, the facts that they told, and what was expected of the call.
 
     Where turns carry times, long silences and interruptions become markers. Raises InvalidInput where the caller said
     nothing.
     """
-    lines = tuple(_lines(call.transcript))
+    lines = tuple(filter(None, _lines(call.transcript)))
     if not lines:
         raise InvalidInput("turns", "hold no word of the caller", "Choose a call in which the caller speaks")
     slug = _NOT_IN_IDS.sub("-", call.ref.casefold()).strip("-")[:_LONGEST_ID]
@@ -91,24 +94,32 @@ def _plain(text: str) -> str:
 
 
 def _checked(parts: Sequence[str]) -> str:
-    line = " ".join(parts)
-    try:
-        parse_line(line)
-    except InvalidInput:
-        # Words in round brackets can still look like a marker; without any brackets nothing does.
-        plain = (part if part.startswith("[") else part.translate(_ROUND) for part in parts)
-        line = " ".join(" ".join(plain).split())
-    return line
+    """The line, which can be played. What still looks like a marker loses its round brackets, or else is left out."""
+    ours = [part if part.startswith("[") else "" for part in parts]
+    said = [part.translate(_ROUND) for part in parts]
+    spoken = [" ".join(piece.text for piece in pieces(part) if piece.kind is Kind.SPEECH) for part in said]
+    for texts in (parts, said, spoken):
+        line = " ".join(" ".join(mark or text for mark, text in zip(ours, texts, strict=True)).split())
+        with suppress(InvalidInput):
+            parse_line(line)
+            return line
+    return ""
 
 
 def _facts(transcript: Transcript) -> dict[str, str]:
-    """The codes that went into tools and that the caller had said, by the name of their argument."""
-    heard = Heard(turn.text if turn.role is Role.CALLER else "" for turn in transcript)
+    """The codes that went into tools and that the caller had said, and what else they said about themselves."""
     found: dict[str, str] = {}
+    for name, value in (*_codes(transcript), *said_facts(transcript)):
+        if fold(value) not in map(fold, found.values()):
+            number = sum(known == name or known.startswith(f"{name}_") for known in found) + 1
+            found[name if number == 1 else f"{name}_{number}"] = value
+    return found
+
+
+def _codes(transcript: Transcript) -> Iterator[tuple[str, str]]:
+    heard = Heard(turn.text if turn.role is Role.CALLER else "" for turn in transcript)
     for use in transcript.tool_uses():
         for path, value in identifiers(use.call):
             forms = filter(None, (fold(value), fold_spoken(value)))
-            if words(path) and value not in found.values() and any(heard.first(form) is not None for form in forms):
-                name = path if path not in found else f"{path}_{len(found) + 1}"
-                found[name] = value
-    return found
+            if words(path) and any(heard.first(form) is not None for form in forms):
+                yield path, value

@@ -2,7 +2,8 @@
 
 One that fails again and again gets a pause, and after it one delivery as a probe; each failed probe doubles the pause, a
 success ends all of it. So a dead receiver costs a slot now and then, and the deliveries to it wait without using up
-attempts. One that has failed for days is switched off.
+attempts. One that has failed for days is switched off. One that works and is slow gets one delivery at a time, and all of
+those together half of the slots at most, or a few of them would hold up everybody.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from enum import StrEnum
 
 from qa_worker.domain.breaker import BreakerRules, open_s
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.retry import RetryPolicy
+from qa_worker.domain.retry import RetryPolicy, delay_s
 from qa_worker.domain.work import WorkState, WorkStatus
 
 
@@ -29,7 +30,8 @@ class EndpointKind(StrEnum):
 class HealthRules:
     """At most `in_flight` deliveries at once; after `threshold` failures in a row a pause of `pause_s`, up to `max_pause_s`.
 
-    Switched off where it has failed for `off_after_s` without any success, at least `off_after_failures` times.
+    Switched off where it has failed for `off_after_s` without any success, at least `off_after_failures` times. To all of
+    those that take longer than `slow_s` for a delivery, `slow_in_flight` are under way together.
     """
 
     in_flight: int = 4
@@ -38,15 +40,21 @@ class HealthRules:
     max_pause_s: float = 300.0
     off_after_s: float = 5 * 24 * 3600.0
     off_after_failures: int = 10
+    slow_s: float = 2.0
+    slow_in_flight: int = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an endpoint has fared since its last success."""
+    """How an endpoint has fared since its last success.
+
+    `took_s` is about how long it takes for a delivery: each one counts half of all before it; None where there was none.
+    """
 
     failing_since: datetime | None = None
     consecutive_failures: int = 0
     paused_until: datetime | None = None
+    took_s: float | None = None
 
     def paused_at(self, now: datetime) -> bool:
         """Whether it is left alone."""
@@ -54,8 +62,17 @@ class Health:
 
 
 def room(health: Health, rules: HealthRules) -> int:
-    """How many deliveries may be under way at once; one, the probe, where it has failed too often."""
-    return 1 if health.consecutive_failures >= rules.threshold else rules.in_flight
+    """How many deliveries may be under way at once.
+
+    One where it has failed too often (the probe), where it is slow, and where nobody knows yet how quick it is.
+    """
+    quick = health.took_s is not None and health.took_s <= rules.slow_s
+    return rules.in_flight if quick and health.consecutive_failures < rules.threshold else 1
+
+
+def is_slow(health: Health, rules: HealthRules) -> bool:
+    """Whether it shares the few slots that slow ones get."""
+    return health.took_s is not None and health.took_s > rules.slow_s
 
 
 def after_failure(health: Health, failure: Failure, *, rules: HealthRules, now: datetime, max_wait_s: float) -> Health:
@@ -83,10 +100,14 @@ def is_given_up(health: Health, *, rules: HealthRules, now: datetime) -> bool:
     return (now - health.failing_since).total_seconds() >= rules.off_after_s
 
 
-def patience_s(policy: RetryPolicy) -> float:
-    """How long a delivery waits for a paused endpoint at most: as long as all its tries would take."""
-    last = len(policy.schedule_s) - 1
-    return sum(policy.schedule_s[min(attempt, last)] for attempt in range(policy.max_attempts - 1))
+def patience_s(policy: RetryPolicy, rules: HealthRules, *, try_s: float) -> float:
+    """How long a delivery that was tried waits for a failing endpoint: at least as long as all its tries can take.
+
+    That is each wait of the schedule with the most jitter, each try with the `try_s` seconds that it may take, and the
+    longest pause, because the last try may have to wait for its end.
+    """
+    waits = (delay_s(policy, attempt=attempt, jitter=1.0) for attempt in range(1, policy.max_attempts))
+    return sum(waits) + policy.max_attempts * try_s + rules.max_pause_s
 
 
 def why_not_sent(status: WorkStatus, *, now: datetime) -> str:

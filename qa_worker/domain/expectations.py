@@ -138,7 +138,9 @@ def _talked_on(transcript: Transcript, unheard: Mapping[int, str]) -> Iterator[U
     for number, rest in unheard.items():
         later = enumerate(transcript.turns[number + 1 :], start=number + 1)
         answer = next(((at, turn) for at, turn in later if turn.role is Role.AGENT and turn.text.strip()), None)
-        if answer is not None and talks_on(rest, answer[1].text):
+        between = transcript.turns[number + 1 : answer[0]] if answer else ()
+        asked = " ".join(turn.text for turn in between if turn.role is Role.CALLER)
+        if answer and talks_on(rest, answer[1].text, heard=transcript.turns[number].text, asked=asked):
             detail = f"the agent goes on with what the caller cut off in turn {number}"
             yield Unmet(Breach.TALKED_ON, detail, answer[0], excerpt(answer[1].text))
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from qa_worker.domain.evaluation import Usage
+
+SPEND_CAP = "spend_cap"
+"""The code of what is held back because the provider's spend limit was found reached by others."""
 
 
 class FailureKind(StrEnum):
@@ -31,10 +36,21 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure: its kind, a code (`http_529`, `refusal`, `max_tokens`), a message fit for people, the request's id."""
+    """One failure: its kind, a code (`http_529`, `refusal`, `max_tokens`), a message fit for people, the request's id.
+
+    `usage` and `cost_micro_usd` (None: not known) are what was billed all the same, where nothing else says that: of a
+    reply in a run, whose earlier messages may have succeeded.
+    """
 
     kind: FailureKind
     code: str
     message: str
     retry_after_s: float | None = None
     request_id: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    cost_micro_usd: int | None = 0
+
+
+def deadline() -> Failure:
+    """The time for a whole request, quick retries included, is over."""
+    return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")

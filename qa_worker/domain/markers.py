@@ -9,11 +9,12 @@ the marker and the fix. So nothing that a caller says can pass for one of our ow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qa_worker.domain.errors import InvalidInput, QaError
 from qa_worker.domain.folding import words
+from qa_worker.domain.stage_directions import Kind, Piece, near, pieces
 
 LONGEST_SILENCE_S = 600.0
 """Nobody holds the line longer than ten minutes without a word; more is a slip of the pen."""
@@ -83,11 +84,15 @@ class CallerLine:
 
 @dataclass(frozen=True, slots=True)
 class MarkerFault:
-    """A marker that can't be understood, or stands where it means nothing. `marker` is copied from the line."""
+    """A marker that can't be understood, or stands where it means nothing. `marker` is copied from the line.
+
+    `understood`: it isn't written as it should be, and was played as what it plainly means.
+    """
 
     marker: str
     problem: str
     fix: str
+    understood: bool = False
 
 
 @dataclass
@@ -126,13 +131,6 @@ _DTMF = re.compile(r"dtmf\s*:?\s*([0-9*#a-d][0-9*#a-d ]*)", re.IGNORECASE)
 _NOISE = re.compile(r"noise\s*[-–—:]\s*(\w[\w ,'’-]{0,39})", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[a-z]+", re.IGNORECASE)
 
-_TOKEN = re.compile(r"\[[^\[\]]*\]|\[[^\[\]]*|\]")
-# What a model writes when it forgets the brackets; it must not be read out either.
-_LOOKALIKE = re.compile(
-    r"[(*{<]+\s*(?:silence|silent|pauses?|interrupts?|hangs?\s*up|dtmf|noise)\b[^()*{}<>]*[)*}>]+", re.IGNORECASE
-)
-_SENTENCE_START = re.compile(r"[^.!?]*\Z")
-
 
 def parse_line(line: str) -> CallerLine:
     """A line that a person wrote. Raises InvalidInput, which names the first marker that is wrong, and the fix."""
@@ -144,31 +142,17 @@ def parse_line(line: str) -> CallerLine:
 
 
 def parse_freely(line: str) -> tuple[CallerLine, tuple[MarkerFault, ...]]:
-    """A line that a model made up: what can be understood of it, and what can't, which is left out and never spoken."""
+    """A line that a model made up: what can be understood of it, and what can't, which is left out and never spoken.
+
+    What isn't written as it should be and is `understood` all the same is played, and is a fault only in a file.
+    """
     reader = _Reader()
-    for text, is_marker in _pieces(line):
-        if is_marker:
-            reader.marker(text)
+    for piece in pieces(line):
+        if piece.kind is Kind.SPEECH:
+            reader.speech(piece.text)
         else:
-            reader.speech(text)
+            reader.marker(piece)
     return reader.line(), tuple(reader.faults)
-
-
-def _pieces(line: str) -> Iterator[tuple[str, bool]]:
-    """The line cut at its brackets; a bracket without its partner takes with it what it may have enclosed."""
-    place = 0
-    for token in _TOKEN.finditer(line):
-        before = line[place : token.start()]
-        if token.group() == "]":
-            enclosed = _SENTENCE_START.search(before)
-            start = enclosed.start() if enclosed else 0
-            yield before[:start], False
-            yield f"{before[start:].strip()}]", True
-        else:
-            yield before, False
-            yield token.group(), True
-        place = token.end()
-    yield line[place:], False
 
 
 class _Reader:
@@ -181,11 +165,7 @@ class _Reader:
         self._hung_up = False
 
     def speech(self, text: str) -> None:
-        for lookalike in _LOOKALIKE.findall(text):
-            self._fault(lookalike, "looks like a marker", "Write it in square brackets, or in other words")
-        said = " ".join(_LOOKALIKE.sub(" ", text).split())
-        if self._parts:
-            said = said.lstrip(",;.:!? ")
+        said = text.lstrip(",;.:!? ") if self._parts else text
         if not words(said):
             return
         if self._hung_up:
@@ -193,11 +173,21 @@ class _Reader:
         else:
             self._parts.append(Speech(said))
 
-    def marker(self, marker: str) -> None:
+    def marker(self, piece: Piece) -> None:
         try:
-            self._take(_read(marker))
+            if not piece.in_brackets:
+                raise _misplaced(piece)
+            self._take(_read(piece.inner))
         except _Unclear as unclear:
-            self._fault(marker, unclear.problem, unclear.fix)
+            self._fault(piece.text, unclear.problem, unclear.fix, understood=self._understood(piece))
+
+    def _understood(self, piece: Piece) -> bool:
+        """Take what was meant, where that is plain."""
+        try:
+            self._take(_read(near(piece.inner)))
+        except _Unclear:
+            return False
+        return True
 
     def line(self) -> CallerLine:
         first = next((part for part in self._parts if not isinstance(part, Noise)), None)
@@ -220,15 +210,19 @@ class _Reader:
         else:
             self._interruption = found
 
-    def _fault(self, marker: str, problem: str, fix: str) -> None:
-        self.faults.append(MarkerFault(marker, problem, fix))
+    def _fault(self, marker: str, problem: str, fix: str, *, understood: bool = False) -> None:
+        self.faults.append(MarkerFault(marker, problem, fix, understood))
 
 
-def _read(marker: str) -> Interruption | Part | None:
-    """What a marker says; None for hanging up. Raises _Unclear."""
-    if not (marker.startswith("[") and marker.endswith("]")):
-        raise _Unclear("has only one of its two brackets", "Write markers as [hangs up], and no other brackets")
-    inner = " ".join(marker[1:-1].split())
+def _misplaced(piece: Piece) -> _Unclear:
+    if piece.kind is Kind.DIRECTION:
+        return _Unclear("looks like a marker", "Write it in square brackets, or in other words")
+    one_sided = "has only one of its two brackets" if {"[", "]"} & set(piece.text) else "has other brackets"
+    return _Unclear(one_sided, "Write markers as [hangs up], and no other brackets")
+
+
+def _read(inner: str) -> Interruption | Part | None:
+    """What stands between the brackets of a marker; None for hanging up. Raises _Unclear."""
     first = _FIRST_WORD.match(inner)
     name = first.group().casefold() if first else ""
     reader = _READERS.get(name)

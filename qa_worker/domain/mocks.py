@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from qa_worker.domain.call_control import controls
 from qa_worker.domain.matching import ArgumentRule, unmet
 from qa_worker.domain.transcript import ToolCall
 
@@ -47,7 +48,10 @@ class Mock:
 
 @dataclass(frozen=True, slots=True)
 class MockAnswer:
-    """A tool's result as the transcript holds it. `matched` is False where no rule fits the call."""
+    """A tool's result as the transcript holds it.
+
+    `matched` is False where the file has no answer for the call: a fault of the test, which is not the agent's.
+    """
 
     text: str
     is_error: bool = False
@@ -62,15 +66,21 @@ class ToolMocks:
     rules: dict[str, tuple[Mock, ...]] = field(default_factory=dict)
 
     def answer(self, call: ToolCall, *, earlier: Sequence[ToolCall] = ()) -> MockAnswer:
-        """The answer to a call. `earlier` are the calls of the run before it, of all tools."""
+        """The answer to a call. `earlier` are the calls of the run before it, of all tools.
+
+        Where no rule fits, tools that end a call or hand it over succeed, and all others fail.
+        """
+        if call.malformed is not None:
+            return MockAnswer(_text({"error": "the arguments are no JSON object"}), is_error=True)
         used: Counter[int] = Counter()
         same = [past for past in earlier if past.name == call.name]
         for past in same:
             used[self._place(past, used)] += 1
         place = self._place(call, used)
+        if place < 0 and controls(call.name):
+            return MockAnswer(_text({"status": "ok"}))
         if place < 0:
-            text = json.dumps({"error": "no record matches these arguments"})
-            return MockAnswer(text, is_error=True, matched=False)
+            return MockAnswer(_text({"error": "no record matches these arguments"}), is_error=True, matched=False)
         return _given(self.rules[call.name][place])
 
     def _place(self, call: ToolCall, used: Counter[int]) -> int:

@@ -5,7 +5,7 @@ The clock of a run against a simulated agent is virtual: nobody sleeps, the time
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -31,31 +31,58 @@ _KEY_S = 0.2
 class Move:
     """What the caller does in one go; the agent answers each, unless the caller hangs up.
 
-    wait_s: silence before it, 0 for none. hesitation_s: silences inside that are too short to end a turn.
+    wait_s: silence before it, 0 for none. did: words, keys, and silences too short to end a turn, in order.
     """
 
     interruption: Interruption | None = None
     wait_s: float = 0.0
-    text: str = ""
-    keys: str = ""
+    did: tuple[Speech | Keys | Silence, ...] = ()
     noises: tuple[str, ...] = ()
-    hesitation_s: float = 0.0
     hangs_up: bool = False
+
+    @property
+    def text(self) -> str:
+        """What is said aloud."""
+        return " ".join(part.text for part in self.did if isinstance(part, Speech))
+
+    @property
+    def keys(self) -> str:
+        """What is pressed."""
+        return "".join(part.keys for part in self.did if isinstance(part, Keys))
+
+    @property
+    def hesitation_s(self) -> float:
+        """How long nothing is said in between, and after the last word."""
+        return sum(part.seconds for part in self.did if isinstance(part, Silence))
 
     @property
     def heard(self) -> str:
         """The caller's turn in the transcript. Silence is written down only where nothing else happens."""
-        pressed = f"[pressed {' '.join(self.keys)}]" if self.keys else ""
-        said = " ".join(filter(None, (self.text, pressed)))
-        return said or (f"[silent for {self.wait_s:g} seconds]" if self.wait_s else "")
+        done = " ".join(_written(part for part in self.did if not isinstance(part, Silence)))
+        return done or (f"[silent for {self.wait_s:g} seconds]" if self.wait_s else "")
 
     @property
     def told(self) -> str:
-        """The same for an agent that reads instead of hearing, as a voice platform would tell it."""
-        silent = f"[the caller was silent for {self.wait_s:g} seconds]" if self.wait_s else ""
+        """The same for an agent that reads instead of hearing, as a voice platform would tell it: every silence, too."""
+        silent = _silent(self.wait_s) if self.wait_s else ""
         noise = f"[heard in the background: {', '.join(self.noises)}]" if self.noises else ""
-        spoken = self.heard if self.text or self.keys else ""
-        return " ".join(filter(None, (silent, noise, spoken)))
+        return " ".join(filter(None, (silent, noise, *_written(self.did))))
+
+
+def _written(parts: Iterable[Speech | Keys | Silence]) -> Iterator[str]:
+    """Words as they are, keys that are pressed one after the other as one note, silences as notes."""
+    for kind, group in groupby(parts, key=type):
+        alike = tuple(group)
+        if kind is Keys:
+            yield f"[pressed {' '.join(''.join(part.keys for part in alike if isinstance(part, Keys)))}]"
+        elif kind is Silence:
+            yield _silent(sum(part.seconds for part in alike if isinstance(part, Silence)))
+        else:
+            yield from (part.text for part in alike if isinstance(part, Speech))
+
+
+def _silent(seconds: float) -> str:
+    return f"[the caller was silent for {seconds:g} seconds]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +94,24 @@ class Span:
 
 
 def moves(line: CallerLine) -> tuple[Move, ...]:
-    """The line in moves: a silence of `END_OF_TURN_S` or more after something was said gives the agent the floor first.
+    """The line in moves: a silence of `END_OF_TURN_S` or more after something was done gives the agent the floor first.
 
-    So the agent isn't blamed for a silence in which it had no chance to speak. Silences in a row count as one; a short
-    one at the end of a move changes nothing and is dropped.
+    So the agent isn't blamed for a silence in which it had no chance to speak. Silences in a row count as one. A shorter
+    one is part of the move, also at its end: nothing of a silence is lost.
     """
     done: list[Move] = []
     now = Move(interruption=line.interruption)
-    pause = 0.0
     for part in _joined(line.parts):
-        if isinstance(part, Silence):
-            pause = part.seconds
-            continue
-        if pause:
-            done, now = _paused(done, now, pause)
-            pause = 0.0
-        now = _with(now, part)
-    if pause >= END_OF_TURN_S or (pause and not _does(now)):
-        done, now = _paused(done, now, pause)
+        match part:
+            case Noise(kind):
+                now = replace(now, noises=tuple(dict.fromkeys((*now.noises, kind))))
+            case Silence(seconds) if not now.did:
+                now = replace(now, wait_s=now.wait_s + seconds)
+            case Silence(seconds) if seconds >= END_OF_TURN_S:
+                done.append(now)
+                now = Move(wait_s=seconds, noises=now.noises)
+            case _:
+                now = replace(now, did=(*now.did, part))
     return (*done, replace(now, hangs_up=line.hangs_up))
 
 
@@ -94,30 +121,6 @@ def _joined(parts: Iterable[Part]) -> Iterable[Part]:
             yield Silence(sum(part.seconds for part in group if isinstance(part, Silence)))
         else:
             yield from group
-
-
-def _does(move: Move) -> bool:
-    return bool(move.text or move.keys)
-
-
-def _paused(done: list[Move], now: Move, seconds: float) -> tuple[list[Move], Move]:
-    if not _does(now):
-        return done, replace(now, wait_s=now.wait_s + seconds)
-    if seconds < END_OF_TURN_S:
-        return done, replace(now, hesitation_s=now.hesitation_s + seconds)
-    return [*done, now], Move(wait_s=seconds, noises=now.noises)
-
-
-def _with(move: Move, part: Part) -> Move:
-    match part:
-        case Speech(text):
-            return replace(move, text=f"{move.text} {text}".strip())
-        case Keys(keys):
-            return replace(move, keys=move.keys + keys)
-        case Noise(kind):
-            return replace(move, noises=tuple(dict.fromkeys((*move.noises, kind))))
-        case _:
-            return move
 
 
 def speech_s(text: str) -> float:
@@ -153,8 +156,13 @@ def interrupted(agent: Span, found: Cut) -> tuple[Span, float]:
 
 
 def live_wait_s(move: Move) -> float:
-    """How long to keep silent towards a live agent, in real seconds."""
+    """How long to keep silent towards a live agent before the move, in real seconds on its clock."""
     return min(move.wait_s, LIVE_SILENCE_S)
+
+
+def live_pause_s(move: Move) -> float:
+    """The same with the silences in the move: they are over, too, when a live agent is told of it all at once."""
+    return min(move.wait_s + move.hesitation_s, LIVE_SILENCE_S)
 
 
 def script(lines: Iterable[CallerLine]) -> Sequence[Move]:

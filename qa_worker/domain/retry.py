@@ -37,11 +37,15 @@ def delay_s(policy: RetryPolicy, *, attempt: int, jitter: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """How often the work was tried: attempts with this one, parkings before it, unusable answers with this one."""
+    """How often the work was tried: attempts with this one, parkings before it, unusable answers with this one.
+
+    `paid`: something was billed for this attempt.
+    """
 
     attempt: int
     parked: int = 0
     unreadable: int = 0
+    paid: bool = False
 
 
 def next_step(
@@ -52,7 +56,20 @@ def next_step(
     What the call is not to blame for parks it (the attempt is undone): limits for as long as the provider asked, bounded,
     or else by the schedule; a spent budget and a broken installation until the next look. Rejected work is dead at once;
     all else waits for its turn in the schedule until the attempts are used up.
+
+    An attempt that was `paid` for counts whatever ended it: one of several answers that a verdict needs came, and is lost.
+    Undone attempts have no end, so they must cost nothing.
     """
+    step = _by_kind(policy, failure, tried, now, jitter)
+    if isinstance(step, Parked) and tried.paid:
+        wait = delay_s(policy, attempt=tried.attempt, jitter=jitter)
+        return _retry_or_dead(policy, failure, tried, now, max(wait, (step.until - now).total_seconds()))
+    return step
+
+
+def _by_kind(
+    policy: RetryPolicy, failure: Failure, tried: Tried, now: datetime, jitter: float
+) -> RetryAt | Parked | Dead:
     asked = min(max(failure.retry_after_s or 0.0, 0.0), policy.max_retry_after_s)
     wait = delay_s(policy, attempt=tried.attempt, jitter=jitter)
     match failure.kind:

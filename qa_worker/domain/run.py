@@ -18,7 +18,10 @@ from qa_worker.domain.evaluation import Verdict
 
 
 class RunState(StrEnum):
-    """Where a run stands. All but PENDING and RUNNING are final. Only PASSED and FAILED say something of the agent."""
+    """Where a run stands. Only PASSED and FAILED say something of the agent.
+
+    All but PENDING and RUNNING are final; the replay of an ERROR that was given up on is a new, manual start.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -30,6 +33,8 @@ class RunState(StrEnum):
 
 
 MEASURED = frozenset({RunState.PASSED, RunState.FAILED})
+UNMEASURED = frozenset({RunState.ERROR, RunState.INVALID})
+"""Meant to say something of the agent, and do not."""
 FINAL = frozenset(RunState) - {RunState.PENDING, RunState.RUNNING}
 TRANSITIONS: frozenset[tuple[RunState, RunState]] = frozenset(
     {

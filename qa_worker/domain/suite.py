@@ -31,7 +31,8 @@ class RunResult:
     """One run as the report shows it.
 
     `repeat` counts from 1; `attempt` counts from 1 the runs of one repeat, of which all but the last were spoilt by the
-    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100. `caller` is
+    simulated caller. `scenario_version` is the scenario's fingerprint. Times are aware UTC, `overall` is 0-100. `test_faults`
+    are what went wrong in the test itself, in the order in which it happened; none is held against the agent. `caller` is
     what played the caller (a model, or `script`), `judge` and `rubric_version` what it was graded by; empty where unknown.
     A run that waits for its next attempt says what for (`waits_for`, a code; `message` has it in words), and until when.
     """
@@ -51,6 +52,7 @@ class RunResult:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     cost_micro_usd: int | None = None
+    test_faults: tuple[str, ...] = ()
     caller: str = ""
     judge: str = ""
     rubric_version: str = ""

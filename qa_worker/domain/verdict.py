@@ -21,6 +21,9 @@ from qa_worker.domain.transcript import Transcript
 MEDIAN_OF = "median_of:"
 """Begins the reason code that says of how many answers the result is the median."""
 
+UNREADABLE = "unreadable:"
+"""Begins the reason code of a call whose judge gave no usable answer."""
+
 _MEASURED_AT_LEAST = 0.5
 
 
@@ -73,7 +76,7 @@ def could_not_read(*, rubric: Rubric, code: str, established: Sequence[Finding] 
         overall=None,
         scores=scores,
         findings=tuple(established),
-        reasons=(f"unreadable:{code}",),
+        reasons=(f"{UNREADABLE}{code}",),
         summary="The judge's answer could not be used.",
     )
 

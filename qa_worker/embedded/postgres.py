@@ -47,6 +47,9 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "max_connections": "200",
     "log_line_prefix": "%m [%p] ",
+    # Neither statements that failed nor details of why: both quote values, which are transcripts and what was said in them.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
 }
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

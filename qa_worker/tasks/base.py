@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any, assert_never
 
 import structlog
@@ -84,8 +85,12 @@ def settle(outcome: Outcome) -> str:
 
 
 @worker_init.connect(weak=False)
-def _build_once(**_: object) -> None:
-    bootstrap.worker()
+def _build_once(sender: Any, **_: object) -> None:
+    slots = sender.concurrency if isinstance(sender.concurrency, int) else None  # "auto" is decided later
+    bootstrap.start_worker(bootstrap.Serves(frozenset(sender.app.amqp.queues.consume_from), slots))
+    # What is there by now stays: 100 MB of libraries that the collector need not look through again and again.
+    gc.collect()
+    gc.freeze()
 
 
 @worker_shutdown.connect(weak=False)

@@ -56,7 +56,7 @@ class Consumer(CeleryConsumer):
         super().register_with_event_loop(hub)
         hub.call_repeatedly(_EVENTS_EVERY_S, self._flush_events)
 
-    def on_send_event_buffered(self) -> None:
+    def on_send_event_buffered(self) -> None:  # type: ignore[override]  # nobody reads what it returns
         """Nothing: a timer sends them."""
 
     def connection_for_read(self, heartbeat: float | None = None) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from qa_worker import bootstrap
-from qa_worker.application.evaluate_call import evaluate_call as grade_one
 from qa_worker.application.evaluate_calls import evaluate_calls as grade_many
 from qa_worker.celery_app import app
 from qa_worker.domain.call import CallId
@@ -20,7 +19,7 @@ _NONE: list[str] = []
 def evaluate_call(*, call_id: str, evaluation_id: str | None = None, **_: Any) -> str:
     """Grade one call."""
     chosen = None if evaluation_id is None else UUID(evaluation_id)
-    return settle(grade_one(call_id=CallId(UUID(call_id)), evaluation_id=chosen, tools=bootstrap.worker().evaluating))
+    return settle(bootstrap.worker().evaluate(CallId(UUID(call_id)), chosen))
 
 
 @app.task(base=QaTask, name=TaskName.EVALUATE_CALLS.value, **RETRIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Select, func, select, text, update
 from sqlalchemy.pool import QueuePool
 
 from qa_worker.adapters.claude.sizes import StoredSizes
 from qa_worker.adapters.postgres.backlog_queries import PostgresBacklogQueries
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
-from qa_worker.adapters.postgres.tables import batch_items, batches, evaluations
+from qa_worker.adapters.postgres.tables import batch_items, batch_promises, batches, evaluations
 from qa_worker.application._batch_steps import BatchRules, BatchTools
 from qa_worker.application._grading import Tools
 from qa_worker.application.advance_batches import advance_batches
@@ -256,11 +257,31 @@ class Bench:
 
     def age(self) -> None:
         """Time passes: everything is due, the leases of dead workers are over."""
+        assert self.promised() == self.estimated()
         with self.uow.engine.begin() as connection:
             past = text("clock_timestamp() - interval '1 s'")
             connection.execute(update(batches).values(next_look_at=past))
             connection.execute(update(batches).where(batches.c.lease_token.is_not(None)).values(lease_until=past))
             connection.execute(update(evaluations).values(not_before=past))
+
+    def promised(self) -> Counter[uuid.UUID]:
+        """What is booked that open batches will cost, by workspace."""
+        sent = batches.c.state.in_(["creating", "in_progress", "ended"])
+        booked = select(batch_promises.c.workspace_id, batch_promises.c.micro_usd).join(batches).where(sent)
+        return self._summed(booked)
+
+    def estimated(self) -> Counter[uuid.UUID]:
+        """What their items without a result were estimated to cost."""
+        sent = batches.c.state.in_(["creating", "in_progress", "ended"])
+        items = select(batch_items.c.workspace_id, batch_items.c.estimate_micro_usd).join(batches)
+        return self._summed(items.where(sent, batch_items.c.result.is_(None)))
+
+    def _summed(self, query: Select[Any]) -> Counter[uuid.UUID]:
+        summed: Counter[uuid.UUID] = Counter()
+        with self.uow.engine.connect() as connection:
+            for workspace, micro_usd in connection.execute(query):
+                summed[workspace] += micro_usd
+        return +summed
 
     def run_to_the_end(self) -> None:
         """All that can happen happens, however often workers die."""
@@ -328,13 +349,26 @@ class Bench:
         with self.uow.engine.connect() as connection:
             return Counter(connection.execute(select(batch_items.c.result)).scalars())
 
-    def lose_leases(self) -> None:
-        """The sweep takes everything away from batches."""
+    def nobody_looks_for_days(self) -> None:
+        """The leases of all that batches hold run out."""
         with self.uow.engine.begin() as connection:
             running = evaluations.c.state == "running"
             connection.execute(
                 update(evaluations).where(running).values(lease_until=func.now() - text("interval '1 s'"))
             )
+
+    def sweep(self) -> tuple[int, int]:
+        """Free what dead workers held."""
         with self.uow() as work:
-            work.evaluations.free_expired(limit=1000)
+            freed = work.evaluations.free_expired(limit=1000)
             work.commit()
+        return freed
+
+    def lose_leases(self) -> None:
+        """Everything is taken away from batches, as the sweep of an older release did."""
+        self.nobody_looks_for_days()
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(evaluations).values(lane=Lane.BACKLOG.value))
+        self.sweep()
+        with self.uow.engine.begin() as connection:
+            connection.execute(update(evaluations).values(lane=Lane.BATCH.value))

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
-from qa_worker.adapters.postgres.tables import attempts, batch_items, batches, evaluations
+from qa_worker.adapters.postgres.tables import attempts, batch_items, batch_promises, batches, evaluations
 from qa_worker.application.advance_batches import Advanced, advance_batches
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Claimed
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.services
 
 OVERLOADED = Failure(FailureKind.OVERLOADED, "http_529", "Overloaded.")
 SPENT = Failure(FailureKind.SPEND_CAP, "enforced_spend_limit_reached", "The limit of the account is reached.")
+NO_BATCHES = Failure(FailureKind.TRANSIENT, "http_501", "Not implemented.")
 REFUSED = Failure(FailureKind.REJECTED, "http_400", "The batch is invalid.")
 REFS = [f"call-{number}" for number in range(7)]
 
@@ -134,11 +135,22 @@ def test_results_of_every_kind_are_recorded_by_the_same_rules_as_single_answers(
     }
     assert views["call-4"].attempts[0].raw == "what the model wrote"
     assert bench.results() == {"succeeded": 3, "errored": 2, "expired": 1, "missing": 1}
-    assert bench.lanes() == {Lane.BATCH: 3}
+    assert bench.lanes() == {Lane.BATCH: 2, Lane.BACKLOG: 1}, "what expired goes through the queue"
 
     bench.service.endings = {}
     bench.run_to_the_end()
-    assert bench.verdicts() == {"pass": 4, "needs_review": 2, "not_evaluated": 1}
+    assert bench.verdicts() == {"pass": 3, "needs_review": 2, "not_evaluated": 1, None: 1}
+    assert bench.views()["call-3"].state is WorkState.PENDING
+
+
+def test_what_expires_each_time_does_not_go_round_for_ever(bench: Bench) -> None:
+    bench.service.endings = dict.fromkeys(REFS, ResultKind.EXPIRED)
+    bench.submit(*REFS)
+
+    bench.run_to_the_end()
+
+    assert (bench.service.calls["send"], bench.lanes()) == (1, {Lane.BACKLOG: 7})
+    assert {view.attempt for view in bench.views().values()} == {0}
 
 
 def test_what_never_shows_up_in_results_is_given_up_after_its_attempts(bench: Bench) -> None:
@@ -285,7 +297,7 @@ def test_a_fault_while_it_is_looked_at_leaves_the_batch_in_its_state(bench: Benc
         assert connection.execute(select(func.count()).select_from(attempts)).scalar_one() == 7
 
 
-@pytest.mark.parametrize("failure", [REFUSED, GONE])
+@pytest.mark.parametrize("failure", [REFUSED, GONE, NO_BATCHES])
 def test_a_server_that_takes_no_batches_leaves_the_calls_to_the_queue(bench: Bench, failure: Failure) -> None:
     bench.service.faults["send"] = [failure]
     bench.submit(*REFS)
@@ -309,6 +321,29 @@ def test_a_batch_that_the_provider_knows_no_more_leaves_its_calls_to_the_queue(b
         assert [(one.state.value, one.error_code) for one in bench.open()] == [("in_progress", "http_404")]
     bench.age()
     bench.advance()
+
+    assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
+
+
+@pytest.mark.parametrize("gone", [GONE, NO_BATCHES])
+def test_a_batch_that_is_to_be_cancelled_where_nobody_knows_it_leaves_its_calls_to_the_queue(
+    bench: Bench, gone: Failure
+) -> None:
+    bench.submit("one")
+    bench.advance()
+    _cancel(bench)
+    bench.service.faults = {"cancel": [gone] * 9, "status": [gone] * 9}
+
+    bench.run_to_the_end()
+
+    assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
+
+
+def test_a_lost_batch_is_not_looked_for_without_an_end_where_there_are_none(bench: Bench) -> None:
+    bench.service.faults = {"send": [Failure(FailureKind.TRANSIENT, "timeout", "Too late.")], "since": [NO_BATCHES] * 9}
+    bench.submit("one")
+
+    bench.run_to_the_end()
 
     assert (bench.states(), bench.lanes()) == (["failed"], {Lane.BACKLOG: 1})
 
@@ -396,6 +431,8 @@ def test_a_worker_that_dies_between_recording_and_settling_records_nothing_twice
     bench.advance()
     with bench.uow.engine.begin() as connection:
         connection.execute(update(batch_items).values(result=None))
+        estimated = select(func.sum(batch_items.c.estimate_micro_usd)).scalar_subquery()
+        connection.execute(update(batch_promises).values(micro_usd=estimated))
         connection.execute(update(batches).values(state="ended", lease_token=None, lease_until=None))
 
     bench.age()
@@ -450,6 +487,46 @@ def test_leases_that_come_to_an_end_while_a_batch_is_open_are_extended(bench: Be
 
     with bench.uow() as work:
         assert work.evaluations.free_expired(limit=10) == (0, 0)
+
+
+def test_what_a_batch_holds_is_not_paid_for_twice_however_long_nobody_looked(bench: Bench) -> None:
+    bench.submit(*REFS)
+    bench.advance()
+    bench.nobody_looks_for_days()
+
+    assert bench.sweep() == (0, 0)
+
+    bench.service.end_all()
+    bench.age()
+    bench.advance()
+    assert bench.verdicts() == {"pass": 7}
+    assert sum(len(one.requests) for one in bench.service.made.values()) == 7, "each call was sent once"
+    assert {len(view.attempts) for view in bench.views().values()} == {1}
+
+
+def test_what_no_open_batch_holds_is_free_when_its_lease_has_run_out(bench: Bench) -> None:
+    bench.submit("one")
+    bench.advance()
+    bench.nobody_looks_for_days()
+    with bench.uow.engine.begin() as connection:
+        connection.execute(batches.delete())
+
+    assert bench.sweep() == (1, 0)
+
+
+def test_a_batch_whose_results_are_not_kept_any_longer_gives_its_calls_back(bench: Bench) -> None:
+    bench.submit(*REFS)
+    bench.advance()
+    bench.service.end_all()
+    bench.age()
+    bench.clock.advance(30 * 86_400)
+    bench.nobody_looks_for_days()
+    bench.service.faults["results"] = [REFUSED]
+
+    bench.run_to_the_end()
+
+    assert bench.states() == ["failed"]
+    assert (bench.verdicts()["pass"], bench.lanes()) == (3, {Lane.BACKLOG: 4}), "a part could still be read"
 
 
 def test_two_workers_are_never_at_batches_at_once(bench: Bench) -> None:
@@ -523,7 +600,7 @@ def test_what_a_batch_holds_does_not_hold_back_the_dispatcher(bench: Bench) -> N
     bench.advance()
     bench.submit("later", via=Via.QUEUE)
 
-    assert dispatch_work(uow=bench.uow, pace=NoPace(), in_flight_limit=2) == 1
+    assert dispatch_work(uow=bench.uow, pace=NoPace(), left=Left, in_flight_limit=2) == 1
     (live,) = bench.hand_over(a_call("live"))
     with bench.uow() as work:
         assert sum(work.evaluations.in_flight().values()) == 1
@@ -541,7 +618,8 @@ def test_a_score_next_to_the_threshold_gets_its_further_answers_in_the_queue(uow
     bench.advance()
 
     close = bench.views()["close"]
-    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 0)
+    # the attempt counts: an answer was paid for
+    assert (close.state, close.wait_reason, close.attempt) == (WorkState.PENDING, "borderline", 1)
     assert (close.cost_micro_usd, bench.lanes()) == (103, {Lane.BACKLOG: 1})
     assert bench.views()["clear"].verdict == "pass"
 

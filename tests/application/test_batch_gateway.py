@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -29,6 +29,7 @@ class Gate:
     """Implements `BlockingGate`."""
 
     admission: Admission = field(default_factory=Admission)
+    after_probe: Admission | None = None
     told: list[Verdict] = field(default_factory=list)
 
     def admit(self, service: str) -> Admission:
@@ -38,6 +39,8 @@ class Gate:
     def report(self, service: str, verdict: Verdict, admission: Admission) -> None:
         assert admission is self.admission
         self.told.append(verdict)
+        if admission.probe and self.after_probe is not None:
+            self.admission = self.after_probe
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Service:
 
     answer: ProviderBatch | Failure | BaseException = GOOD
     asked: int = 0
+    listed_from: list[datetime] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -62,6 +66,7 @@ class Service:
         yield self
 
     def since(self, at: datetime) -> Sequence[ProviderBatch] | Failure:
+        self.listed_from.append(at)
         found = self._answer()
         return found if isinstance(found, Failure) else [found]
 
@@ -106,22 +111,61 @@ def test_while_the_service_is_down_nothing_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "probe", "verdict"),
+    ("answer", "verdict", "of_a_probe"),
     [
-        (GOOD, "", Verdict.UP),
-        (OVERLOADED, "", Verdict.DOWN),
-        (Failure(FailureKind.TRANSIENT, "timeout", ""), "", Verdict.DOWN),
-        (REFUSED, "", Verdict.SILENT),
-        (REFUSED, "probe-1", Verdict.UP),
-        (OVERLOADED, "probe-1", Verdict.DOWN),
+        (GOOD, Verdict.UP, Verdict.UP),
+        (OVERLOADED, Verdict.DOWN, Verdict.DOWN),
+        (Failure(FailureKind.TRANSIENT, "timeout", ""), Verdict.DOWN, Verdict.DOWN),
+        (Failure(FailureKind.TRANSIENT, "bad_response", ""), Verdict.SILENT, Verdict.DOWN),
+        (Failure(FailureKind.TRANSIENT, "http_409", ""), Verdict.SILENT, Verdict.UP),
+        (Failure(FailureKind.TRANSIENT, "http_501", ""), Verdict.SILENT, Verdict.UP),
+        (REFUSED, Verdict.SILENT, Verdict.UP),
     ],
 )
-def test_the_gate_is_told_how_the_service_is(answer: ProviderBatch | Failure, probe: str, verdict: Verdict) -> None:
-    gate = Gate(Admission(probe=probe))
+def test_the_gate_is_told_how_the_service_is(
+    answer: ProviderBatch | Failure, verdict: Verdict, of_a_probe: Verdict
+) -> None:
+    gate, probing = Gate(), Gate(Admission(probe="probe-1"))
 
     everything(GatedBatches(Service(answer), gate))
+    GatedBatches(Service(answer), probing).status("a")
 
     assert gate.told == [verdict] * 5
+    assert probing.told == [of_a_probe]
+
+
+def _send(batches: GatedBatches) -> object:
+    with batches.draft() as draft:
+        return draft.send()
+
+
+SLOW = pytest.mark.parametrize(
+    "operation",
+    [_send, lambda batches: batches.since(NOW), lambda batches: list(batches.results("a"))[-1]],
+    ids=["send", "since", "results"],
+)
+
+
+@SLOW
+def test_what_may_take_longer_than_a_lease_is_no_probe(operation: Callable[[GatedBatches], object]) -> None:
+    gate = Gate(Admission(probe="probe-1"), after_probe=Admission(share=0.1))
+    service = Service()
+
+    assert not isinstance(operation(GatedBatches(service, gate)), Failure)
+
+    assert service.listed_from[0] > NOW + timedelta(days=365), "one page, of nothing"
+    assert (service.asked, gate.told) == (2, [Verdict.UP, Verdict.UP])
+
+
+@SLOW
+def test_a_list_that_finds_the_service_down_holds_it_back(operation: Callable[[GatedBatches], object]) -> None:
+    gate = Gate(Admission(probe="probe-1"), after_probe=Admission(open_for_s=120.0))
+    service = Service(OVERLOADED)
+
+    answer = operation(GatedBatches(service, gate))
+
+    assert isinstance(answer, Failure)
+    assert (answer.code, service.asked, gate.told) == ("breaker_open", 1, [Verdict.DOWN])
 
 
 def test_a_fault_of_ours_says_nothing_of_the_service() -> None:

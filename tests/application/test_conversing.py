@@ -9,7 +9,6 @@ from qa_worker.application.conversing import ChatAnswer, ChatRequest, GatedChatM
 from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import (
     Admission,
-    BucketStatus,
     Exceeded,
     GateStatus,
     Need,
@@ -21,6 +20,7 @@ from qa_worker.application.model_calls import ModelCalls
 from qa_worker.domain.chat import Message, Said, Side
 from qa_worker.domain.evaluation import Usage
 from qa_worker.domain.failure import Failure, FailureKind
+from tests.fakes import AnyRoom
 
 REQUEST = ChatRequest(
     Turned("claude-haiku-5-5", "low", 900), "Be brief.", (Message(Side.USER, "Hello?"),), key="workspace"
@@ -29,7 +29,7 @@ GOOD = ChatAnswer(Said("Hello."), Usage(input_tokens=30, output_tokens=5), 7, to
 
 
 @dataclass
-class Steps:
+class Steps(AnyRoom):
     """Budget, limiter and model in one, noting what happens in which order."""
 
     answer: ChatAnswer = GOOD
@@ -53,12 +53,6 @@ class Steps:
 
     async def learn(self, model: str, limits: RateLimits) -> None:
         raise AssertionError("nothing was told")
-
-    async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
-        raise AssertionError("a dispatcher asks this")
-
-    async def status(self, model: str) -> tuple[BucketStatus, ...]:
-        return ()
 
     def need(self, request: ChatRequest) -> Need:
         return Need(20, request.turned.max_tokens)

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.pool import QueuePool
 
-from qa_worker.adapters.postgres.tables import evaluations, rubric_versions
+from qa_worker.adapters.postgres.tables import evaluations, rubric_versions, workspaces
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import JudgeOverrides, NamedRubric, Wanted
+from qa_worker.application.purse import UNCAPPED, Left
 from qa_worker.application.submit_call import submit_calls
+from qa_worker.domain.call import workspace_id
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.work import Lane
 from qa_worker.messages import Message
@@ -57,8 +59,19 @@ def _many(prefix: str, count: int) -> list[str]:
     return [f"{prefix}-{number}" for number in range(count)]
 
 
-def _dispatch(uow: UnitsOfWork, rooms: dict[str, int], *, limit: int = 100) -> int:
-    return dispatch_work(uow=uow, pace=APace(rooms, uow.engine), in_flight_limit=limit)
+def _dispatch(uow: UnitsOfWork, rooms: dict[str, int], *, limit: int = 100, left: Left = UNCAPPED) -> int:
+    return dispatch_work(uow=uow, pace=APace(rooms, uow.engine), left=lambda: left, in_flight_limit=limit)
+
+
+def _queued_of(uow: UnitsOfWork) -> dict[str, int]:
+    counted = (
+        select(workspaces.c.name, func.count().label("n"))
+        .join(evaluations, evaluations.c.workspace_id == workspaces.c.id)
+        .where(evaluations.c.state == "queued")
+        .group_by(workspaces.c.name)
+    )
+    with uow.engine.connect() as connection:
+        return {row.name: row.n for row in connection.execute(counted)}
 
 
 def _queued(uow: UnitsOfWork) -> dict[str, int]:
@@ -116,6 +129,35 @@ def test_each_model_has_its_own_room(uow: UnitsOfWork) -> None:
 
     assert _dispatch(uow, {HAIKU: 2, OPUS: 11}) == 13
     assert _queued(uow) == {HAIKU: 2, OPUS: 11}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        Left(of={workspace_id("large"): 0}),
+        Left(each=0, of={workspace_id("small"): 7}),
+        Left(each=9, of={workspace_id("large"): -3}),
+    ],
+)
+def test_who_has_spent_his_budget_takes_nobodys_turn_and_is_not_touched(uow: UnitsOfWork, left: Left) -> None:
+    _submit(uow, *_many("large", 40), workspace="large")
+    _submit(uow, *_many("rules", 2), workspace="large", wanted=BY_RULES)
+    _submit(uow, *_many("small", 40), workspace="small")
+
+    assert _dispatch(uow, {HAIKU: 10}, left=left) == 12
+
+    assert _queued_of(uow) == {"large": 2, "small": 10}
+    assert _queued(uow) == {HAIKU: 10, "": 2}
+    assert _dispatch(uow, {HAIKU: 20}, left=UNCAPPED) == 10
+
+
+def test_when_everybodys_budget_is_spent_only_what_costs_nothing_is_sent(uow: UnitsOfWork) -> None:
+    _submit(uow, *_many("claude", 9))
+    _submit(uow, *_many("backlog", 9), wanted=Wanted(lane=Lane.BACKLOG))
+    _submit(uow, *_many("rules", 3), wanted=BY_RULES)
+
+    assert _dispatch(uow, {}, left=Left(overall=0)) == 3
+    assert _queued(uow) == {"": 3}
 
 
 def test_live_calls_have_the_room_before_the_backlog(uow: UnitsOfWork) -> None:
@@ -178,12 +220,12 @@ def test_a_few_rows_of_everybody_are_as_good_as_all_of_them(uow: UnitsOfWork) ->
 
 def test_only_models_that_something_waits_for_are_asked_about(uow: UnitsOfWork) -> None:
     pace = APace({}, uow.engine)
-    assert dispatch_work(uow=uow, pace=pace, in_flight_limit=10) == 0
+    assert dispatch_work(uow=uow, pace=pace, left=Left, in_flight_limit=10) == 0
     assert pace.asked == []
 
     _submit(uow, "one", wanted=BY_RULES)
     _submit(uow, "two", wanted=replace(ON_OPUS, lane=Lane.BACKLOG))
-    dispatch_work(uow=uow, pace=pace, in_flight_limit=10)
+    dispatch_work(uow=uow, pace=pace, left=Left, in_flight_limit=10)
     assert pace.asked == [{OPUS}]
 
 
@@ -192,6 +234,6 @@ def test_of_two_dispatchers_at_once_one_sends(uow: UnitsOfWork) -> None:
 
     with uow() as work:
         assert work.evaluations.begin_dispatch() is not None
-        assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=10) == 0
+        assert dispatch_work(uow=uow, pace=NoPace(), left=Left, in_flight_limit=10) == 0
         work.commit()
     assert _dispatch(uow, {}) == 2

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import evaluations
+from qa_worker.application._admission import OVER_SHARE
 from qa_worker.application._grading import LEASE_LOST, Tools
-from qa_worker.application.evaluate_call import evaluate_call
+from qa_worker.application.evaluate_call import Nudge, claim_calls, evaluate_call
 from qa_worker.application.judging import Judge, JudgeRequest
-from qa_worker.application.ports import NamedRubric, Wanted
+from qa_worker.application.ports import Added, NamedRubric, Room, Wanted
 from qa_worker.application.queries import EvaluationView
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Call, CallId, Expected
@@ -23,7 +25,7 @@ from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead, Done, Outcome, Parked, RetryAt, Skipped
 from qa_worker.domain.retry import RetryPolicy
 from qa_worker.domain.rubric import JudgeKind, Severity
-from qa_worker.domain.work import WorkState
+from qa_worker.domain.work import Lane, WorkState
 from tests.builders import a_call, a_finding, a_grading, a_rubric, an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import FixedJitter, FrozenClock, NoContext, NoLeases, ScriptedJudge, Step
@@ -83,6 +85,19 @@ class Bench:
         with self.uow.engine.begin() as connection:
             connection.execute(update(evaluations).values(not_before=func.now()))
 
+    def stored(self, ref: str, *, workspace: str = "w") -> CallId:
+        """A call that a backend has written, and nobody has asked about yet."""
+        with self.uow() as work:
+            (added,) = work.calls.add_all([a_call(ref)], workspace_name=workspace)
+            work.commit()
+        assert isinstance(added, Added)
+        return added.key.id
+
+    def views_of(self, call_id: CallId) -> Sequence[EvaluationView]:
+        with self.uow.engine.connect() as connection:
+            ids = connection.execute(select(evaluations.c.id).where(evaluations.c.call_id == call_id)).scalars().all()
+        return PostgresQueries(self.uow.engine).evaluations(ids)
+
     def view(self) -> EvaluationView:
         (view,) = PostgresQueries(self.uow.engine).evaluations([self.accepted.evaluation_id])
         return view
@@ -130,6 +145,59 @@ def test_a_call_that_nobody_stored_is_skipped(bench: Bench) -> None:
     outcome = evaluate_call(call_id=CallId(uuid.uuid4()), tools=bench.tools(judge))
 
     assert outcome == Skipped("no such call")
+
+
+def test_a_call_that_nobody_has_sent_waits_for_its_turn_where_its_workspace_has_its_share(bench: Bench) -> None:
+    """A flood of messages is put aside as it is read: no row counts it before, and another's call may stand behind it."""
+    unasked = bench.stored("unasked")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+
+    assert evaluate_call(call_id=unasked, tools=tools) == Skipped(OVER_SHARE)
+
+    (waiting,) = bench.views_of(unasked)
+    assert (waiting.state, waiting.attempt) == (WorkState.PENDING, 0)
+    with bench.uow() as work:
+        due = work.evaluations.due(Room(live=9, backlog=0), batch=9)
+        work.commit()
+    assert [ref.evaluation_id for ref in due] == [waiting.id], "the dispatcher sends it"
+    assert evaluate_call(call_id=unasked, evaluation_id=waiting.id, tools=tools) == Done("pass")
+
+
+def test_a_pending_call_that_is_nudged_waits_for_its_turn_too(bench: Bench) -> None:
+    unasked = bench.stored("unasked")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+    evaluate_call(call_id=unasked, tools=tools)
+    (waiting,) = bench.views_of(unasked)
+
+    assert evaluate_call(call_id=unasked, tools=tools) == Skipped(OVER_SHARE)
+    assert evaluate_call(call_id=unasked, evaluation_id=waiting.id, tools=tools) == Skipped(OVER_SHARE)
+
+
+def test_what_was_sent_is_graded_however_much_its_workspace_has_under_way(bench: Bench) -> None:
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=0)
+
+    assert evaluate_call(call_id=bench.accepted.call_id, tools=tools) == Done("pass")
+
+
+def test_neither_anothers_calls_nor_a_backlog_of_ones_own_keep_a_call_from_being_graded(bench: Bench) -> None:
+    other = bench.stored("other", workspace="another")
+    with bench.uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(lane=Lane.BACKLOG.value))
+    own = bench.stored("own")
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=1)
+
+    assert evaluate_call(call_id=other, tools=tools) == Done("pass")
+    assert evaluate_call(call_id=own, tools=tools) == Done("pass")
+
+
+def test_no_evaluation_of_another_call_is_graded(bench: Bench) -> None:
+    other = bench.stored("other")
+    tools = bench.tools(ScriptedJudge([an_assessment()]))
+
+    outcome = evaluate_call(call_id=other, evaluation_id=bench.accepted.evaluation_id, tools=tools)
+
+    assert outcome == Skipped("no such evaluation")
+    assert list(bench.views_of(other)) == []
 
 
 def test_evaluate_call_rate_limit_retry(bench: Bench) -> None:
@@ -201,6 +269,49 @@ def test_an_answer_that_nobody_can_read_needs_review_and_is_kept(bench: Bench) -
     assert view.error_code == "not_json"
 
 
+def test_a_call_whose_answers_could_not_be_read_can_be_asked_for_again_and_begins_anew(uow: UnitsOfWork) -> None:
+    """With what was proven of it, which is measured again."""
+    bench = Bench(uow, call=replace(a_call(), expected=Expected(required_tools=("never_called",))))
+    bench.run(UNREADABLE)
+    bench.make_due()
+    assert bench.run(UNREADABLE) == Done("needs_review")
+    assert bench.view().findings
+
+    assert _revive(bench) == 1
+
+    view = bench.view()
+    assert (view.state, view.verdict, view.reasons, view.is_current) == (WorkState.PENDING, None, (), False)
+    assert (view.scores, view.findings, len(view.attempts)) == ((), (), 2)
+    assert isinstance(bench.run(UNREADABLE), RetryAt), "what nobody could read before doesn't count any more"
+    bench.make_due()
+    assert bench.run(an_assessment()) == Done("fail")
+    view = bench.view()
+    assert (view.verdict, view.is_current, len(view.findings), len(view.attempts)) == ("fail", True, 1, 4)
+
+
+def test_a_verdict_that_was_measured_is_not_asked_for_again(bench: Bench) -> None:
+    bench.run(replace(an_assessment(), levels=()))
+    assert bench.view().verdict == "needs_review"
+
+    assert _revive(bench) == 0
+
+
+def test_only_what_was_given_up_on_begins_anew_where_no_call_is_named(bench: Bench) -> None:
+    bench.run(UNREADABLE)
+    bench.make_due()
+    assert bench.run(UNREADABLE) == Done("needs_review")
+
+    with bench.uow() as work:
+        assert list(work.evaluations.revive([])) == []
+
+
+def _revive(bench: Bench) -> int:
+    with bench.uow() as work:
+        revived = work.evaluations.revive([bench.accepted.call_id])
+        work.commit()
+    return len(revived)
+
+
 def test_a_worker_without_the_judge_says_what_to_do_and_grades_by_nothing_else(uow: UnitsOfWork) -> None:
     bench = Bench(uow)
     tools = replace(bench.tools(ScriptedJudge([an_assessment()])), judges={})
@@ -261,3 +372,53 @@ def test_the_judge_gets_the_settings_of_its_rubric_version(uow: UnitsOfWork) -> 
     (request,) = judge.requests
     assert [criterion.id for criterion in request.rubric.criteria] == ["compliance"]
     assert (request.spec.model, request.spec.effort) == ("claude-haiku-5-5", "low")
+
+
+def test_messages_that_come_together_are_claimed_together_each_evaluation_once(uow: UnitsOfWork) -> None:
+    first, second = Bench(uow, a_call("first")), Bench(uow, a_call("second"))
+    tools = first.tools(ScriptedJudge([an_assessment()]))
+    named = Nudge(first.accepted.call_id, first.accepted.evaluation_id)
+    unnamed = Nudge(second.accepted.call_id)
+    unknown = Nudge(CallId(uuid.uuid4()))
+
+    claimed = claim_calls([named, unknown, unnamed, named], tools=tools)
+
+    assert [one if isinstance(one, Skipped) else one.lease.work_id for one in claimed] == [
+        first.accepted.evaluation_id,
+        Skipped("no such call"),
+        second.accepted.evaluation_id,
+        Skipped("being evaluated by another worker"),
+    ]
+    assert claim_calls([unnamed], tools=tools) == [Skipped("being evaluated by another worker")]
+
+
+def test_a_call_is_graded_by_what_another_thread_claimed_for_it(uow: UnitsOfWork) -> None:
+    bench = Bench(uow)
+    judge = ScriptedJudge([an_assessment()])
+    tools = bench.tools(judge)
+    (claimed,) = claim_calls([Nudge(bench.accepted.call_id)], tools=tools)
+
+    outcome = evaluate_call(call_id=bench.accepted.call_id, tools=tools, claim=lambda _: claimed)
+
+    assert outcome == Done("pass")
+
+
+def test_of_a_flood_that_comes_together_only_the_workspaces_share_begins(uow: UnitsOfWork) -> None:
+    bench = Bench(uow, a_call("flood-0"))
+    tools = replace(bench.tools(ScriptedJudge([an_assessment()])), share=2)
+    grading = a_grading()
+    flood = submit_calls(
+        [a_call(f"flood-{number}") for number in range(1, 5)],
+        workspace_name="w",
+        uow=uow,
+        grading=grading,
+        in_flight_limit=0,
+    )
+    (other,) = submit_calls([a_call("other")], workspace_name="o", uow=uow, grading=grading, in_flight_limit=0)
+    nudges = [Nudge(one.call_id) for one in (*flood, other) if isinstance(one, Accepted)]
+
+    claimed = claim_calls(nudges, tools=tools)
+
+    # One of the workspace was queued before: there is room for one more of it.
+    assert [isinstance(one, Skipped) for one in claimed] == [False, True, True, True, False]
+    assert claimed[1] == Skipped(OVER_SHARE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -130,6 +131,28 @@ def test_a_rotated_secret_signs_until_its_time_is_over(post: Post) -> None:
     assert _secrets(post, made.id) == [newest, new]
     with post.uow.engine.connect() as connection:
         assert len(connection.execute(select(endpoint_secrets)).all()) == 2, "the expired one is gone"
+
+
+def test_two_who_rotate_at_once_leave_one_secret_that_does_not_expire(post: Post) -> None:
+    made, managing = _add(post), post.managing()
+    second: list[str] = []
+
+    def rotate() -> None:
+        second.append(rotate_secret(workspace="w", name="ops", managing=managing))
+
+    thread = threading.Thread(target=rotate)
+    with post.uow() as work:
+        work.endpoints.rotate_secret(made.id, post.vault.seal("whsec_first"), overlap_s=3600)
+        thread.start()
+        thread.join(timeout=0.3)
+        assert thread.is_alive(), "it waits for the one that came first"
+        work.commit()
+    thread.join()
+
+    assert _secrets(post, made.id)[0] == second[0]
+    with post.uow.engine.connect() as connection:
+        current = select(endpoint_secrets).where(endpoint_secrets.c.expires_at.is_(None))
+        assert len(connection.execute(current).all()) == 1
 
 
 def test_switching_off_ends_what_waits_and_switching_on_begins_anew(post: Post) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import structlog
 from sqlalchemy import func, update
 
 from qa_worker import messages
@@ -211,6 +212,25 @@ def test_a_rule_that_was_removed_a_moment_ago_breaks_no_result(uow: UnitsOfWork,
 
     assert grade(uow, call, FAILED, units=units) == Done("fail")
     assert matched(uow) == []
+
+
+def test_a_rule_of_a_kind_that_nobody_knows_breaks_no_result_and_hides_no_other_rule(
+    uow: UnitsOfWork, call: Accepted
+) -> None:
+    """A later version wrote it, and was rolled back."""
+    strange = add_rule(uow, RuleKind.NEEDS_REVIEW)
+    with uow.engine.begin() as connection:
+        connection.execute(update(alert_rules).where(alert_rules.c.id == strange.id).values(kind="from_the_future"))
+    rule = add_rule(uow)
+
+    with structlog.testing.capture_logs() as logged:
+        assert grade(uow, call, FAILED) == Done("fail")
+
+    assert matched(uow) == [(rule.id, str(call.evaluation_id))]
+    assert {(line["event"], line["rule_id"]) for line in logged} == {("rule_of_unknown_kind", str(strange.id))}
+    with uow() as work:
+        assert work.alert_rules.get(strange.id) is None
+        assert [known.rule for known in work.alert_rules.all_of(WORKSPACE)] == [rule]
 
 
 def test_a_switched_off_rule_still_tells_what_it_had_matched(uow: UnitsOfWork, call: Accepted) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from qa_worker.application.judging import RateLimits
-from qa_worker.application.limits import Admission, BucketStatus, GateStatus, Need, Permit, Verdict
+from qa_worker.application.limits import Admission, GateStatus, Need, Permit, Verdict
 from qa_worker.application.pacing import PROBES, room_for
-from qa_worker.domain.evaluation import Usage
+from tests.fakes import AnyRoom
 
 CLOSED = GateStatus("closed", 0.0, 0, 1.0, shared=True)
 
@@ -30,7 +29,7 @@ class AGate:
 
 
 @dataclass
-class ALimiter:
+class ALimiter(AnyRoom):
     """Room by model; None while Redis is away."""
 
     rooms: dict[str, float | None]
@@ -39,22 +38,10 @@ class ALimiter:
     async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit:
         raise AssertionError("a dispatcher sends no request")
 
-    async def settle(self, permit: Permit, usage: Usage | None) -> None:
-        raise AssertionError("a dispatcher sends no request")
-
-    async def pause(self, model: str, seconds: float) -> None:
-        raise AssertionError("a dispatcher sends no request")
-
-    async def learn(self, model: str, limits: RateLimits) -> None:
-        raise AssertionError("a dispatcher sends no request")
-
     async def room(self, model: str, *, within_s: float, share: float = 1.0) -> float | None:
         assert within_s == 1.5
         self.shares.append(share)
         return self.rooms[model]
-
-    async def status(self, model: str) -> tuple[BucketStatus, ...]:
-        return ()
 
 
 def _room(gate: GateStatus, **rooms: float | None) -> dict[str, int]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from qa_worker import messages
-from qa_worker.adapters.postgres.tables import alert_matches
-from qa_worker.application.raise_alerts import raise_alerts, raise_due_alerts
+from qa_worker.adapters.postgres.tables import alert_matches, dead_letters
+from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
+from qa_worker.application.delivering import OFF
+from qa_worker.application.raise_alerts import SomeFailed, raise_alerts, raise_due_alerts
 from qa_worker.domain.alert_rule import AlertRule, RuleKind
+from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.domain.outcome import Done, Outcome, Skipped
 from tests.alerting import COOLDOWN_S, WORKSPACE, Desk, add_calls, add_endpoint, add_rule, agent_of, remove_rule, rows
 from tests.conftest import Outbox, UnitsOfWork
@@ -43,11 +46,30 @@ def test_the_first_match_is_an_alert_at_once_for_every_active_endpoint(desk: Des
 
     (alert,) = desk.alerts()
     assert (alert.event, alert.severity, alert.rule_id) == ("evaluation.failed", "warning", rule.id)
-    (delivery,) = desk.deliveries()
-    assert (delivery.endpoint_id, delivery.state, delivery.max_attempts) == (on, "pending", 7)
+    delivery = next(one for one in desk.deliveries() if one.endpoint_id == on)
+    assert (delivery.state, delivery.max_attempts) == ("pending", 7)
     assert delivery.message_id == f"msg_{delivery.id.hex}"
     assert outbox.sent == [messages.send_alert(delivery.id)]
     assert body(alert)["data"]["incident"]["id"] == str(desk.incident().id)
+
+
+def test_an_alert_for_an_endpoint_that_is_off_is_kept_as_a_dead_letter(desk: Desk, outbox: Outbox) -> None:
+    off = add_endpoint(desk.uow, "off", state="disabled")
+    rule, agent = add_rule(desk.uow, to=[off]), agent_of(desk.uow)
+    desk.match(rule, agent, 40)
+    outbox.sent.clear()
+
+    assert desk.look(rule, agent) == Done("opened")
+
+    (delivery,) = desk.deliveries()
+    assert (delivery.endpoint_id, delivery.state, delivery.error_code) == (off, "dead", OFF)
+    (letter,) = rows(desk.uow, dead_letters)
+    assert (letter.kind, letter.ref_id, letter.endpoint_id) == ("alert", delivery.id, off)
+    assert (letter.reason, letter.attempts, letter.state) == (OFF, 0, "open")
+    assert letter.first_error == letter.last_error == "The endpoint is switched off."
+    assert outbox.sent == []
+    assert desk.look(rule, agent) == Done("nothing")
+    assert len(rows(desk.uow, dead_letters)) == 1
 
 
 def test_looking_again_changes_nothing(desk: Desk) -> None:
@@ -196,6 +218,69 @@ def test_the_sweep_finds_lost_nudges_due_digests_and_ends(desk: Desk) -> None:
     assert sweep() == 1
     assert [alert.event for alert in desk.alerts()] == ["evaluation.failed", "incident.updated", "incident.resolved"]
     assert sweep() == 0
+
+
+@dataclass
+class Faults:
+    """Keeps what went wrong. Implements the port `LogContext`."""
+
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def bind(self, **ids: str | int) -> None:
+        assert ids
+
+    def fault(self, error: Exception, **ids: str | int) -> None:
+        self.seen.append((type(error).__name__, str(ids["rule_id"])))
+
+
+@dataclass
+class Stumbling:
+    """Begins transactions; some of them can't begin. The first one asks what is to be looked at."""
+
+    uow: UnitsOfWork
+    errors: dict[int, Exception]
+    begun: int = 0
+
+    def __call__(self) -> PostgresUnitOfWork:
+        self.begun += 1
+        if self.begun in self.errors:
+            raise self.errors[self.begun]
+        return self.uow()
+
+
+def five_wait(desk: Desk) -> set[uuid.UUID]:
+    """Five rules that something matched, whose nudges were lost."""
+    agent = agent_of(desk.uow)
+    rules = [add_rule(desk.uow, name=f"rule {number}") for number in range(5)]
+    desk.clock.advance(-10)
+    for rule in rules:
+        desk.match(rule, agent, 40)
+    desk.clock.advance(10)
+    return {rule.id for rule in rules}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("secret text"), StoreUnavailable("its row is locked")])
+def test_one_rule_that_can_not_be_looked_at_stops_nothing_behind_it(desk: Desk, error: Exception) -> None:
+    waiting, faults = five_wait(desk), Faults()
+    raising = replace(desk.raising, uow=Stumbling(desk.uow, {3: error}), context=faults)
+
+    with pytest.raises(SomeFailed, match="1 of 5"):
+        raise_due_alerts(raising=raising, unfolded_for_s=3)
+
+    told = {alert.rule_id for alert in desk.alerts()}
+    assert len(told) == 4
+    assert faults.seen == [(type(error).__name__, str(rule)) for rule in waiting - told]
+
+
+def test_a_database_that_is_away_ends_the_sweep(desk: Desk) -> None:
+    five_wait(desk)
+    away = StoreUnavailable("PostgreSQL can't be used right now")
+    stumbling = Stumbling(desk.uow, {3: away, 4: away})
+
+    with pytest.raises(StoreUnavailable):
+        raise_due_alerts(raising=replace(desk.raising, uow=stumbling), unfolded_for_s=3)
+
+    assert stumbling.begun == 4
 
 
 def test_a_fresh_match_is_left_to_its_nudge(desk: Desk) -> None:

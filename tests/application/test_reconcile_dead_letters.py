@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,9 +17,12 @@ from qa_worker.application.reconcile_dead_letters import Reconciled, reconcile_d
 from qa_worker.domain.dead_letter import LetterState
 from qa_worker.domain.errors import StoreUnavailable
 from tests.conftest import UnitsOfWork
+from tests.fakes import FrozenClock
 from tests.letters import MemoryQueue, a_message, add_letter, letters, no_database
+from tests.post import REFUSED, Post
 
 pytestmark = pytest.mark.services
+KEEP_DAYS = 90
 
 
 @pytest.fixture
@@ -27,7 +32,8 @@ def queue() -> MemoryQueue:
 
 
 def _reconcile(uow: UnitsOfWork, queue: MemoryQueue) -> Reconciled:
-    return reconcile_dead_letters(uow=uow, queue=queue)
+    clock = FrozenClock(datetime.now(UTC))
+    return reconcile_dead_letters(uow=uow, queue=queue, clock=clock, keep_days=KEEP_DAYS)
 
 
 def _discard(uow: UnitsOfWork, letter_id: uuid.UUID) -> None:
@@ -36,8 +42,12 @@ def _discard(uow: UnitsOfWork, letter_id: uuid.UUID) -> None:
         work.commit()
 
 
+def _notices(queue: MemoryQueue) -> list[Notice]:
+    return [item for item in queue.lying if isinstance(item, Notice)]
+
+
 def _shown(queue: MemoryQueue) -> list[uuid.UUID]:
-    return sorted(item.letter_id for item in queue.lying if isinstance(item, Notice))
+    return sorted(notice.letter_id for notice in _notices(queue))
 
 
 def _open(uow: UnitsOfWork) -> list[uuid.UUID]:
@@ -52,7 +62,7 @@ def test_open_letters_are_announced_once(uow: UnitsOfWork, queue: MemoryQueue) -
 
     (notice,) = queue.lying
     assert isinstance(notice, Notice)
-    assert (notice.kind, notice.reason, notice.queue) == ("evaluation", "http_400", "backlog")
+    assert (notice.kind.value, notice.reason, notice.queue) == ("evaluation", "http_400", "backlog")
     assert letters(uow)[0].announced_at is not None
     _reconcile(uow, queue)
     assert _shown(queue) == _open(uow)
@@ -156,6 +166,76 @@ def test_something_that_hides_behind_a_right_count_is_found(uow: UnitsOfWork, qu
     assert _shown(queue) == _open(uow)
 
 
+def _forget(uow: UnitsOfWork, *letter_ids: uuid.UUID) -> None:
+    """As if an older copy of the database had been restored, which knows nothing of these."""
+    with uow.engine.begin() as connection:
+        connection.execute(dead_letters.delete().where(dead_letters.c.id.in_(letter_ids)))
+
+
+def _as_stored(uow: UnitsOfWork) -> list[object]:
+    changing = ("announced_at", "announcement")
+    return [{**row._mapping, **dict.fromkeys(changing)} for row in letters(uow)]
+
+
+def test_letters_that_the_database_has_lost_come_back_whole(uow: UnitsOfWork, queue: MemoryQueue) -> None:
+    post = Post(uow)
+    (delivery,) = post.alert(post.endpoint())
+    post.send(delivery, REFUSED)
+    message = a_message(call_id="x")
+    with uow() as work:
+        work.dead_letters.add_message(message)
+        work.commit()
+    add_letter(uow, kind="run", attempts=3, deaths=2, again_of=uuid.uuid4(), first_error="one", last_error="two")
+    _reconcile(uow, queue)
+    before = _as_stored(uow)
+    _forget(uow, *_open(uow))
+
+    done = _reconcile(uow, queue)
+
+    assert (done.found, done.removed, done.announced) == (3, 0, 3)
+    assert _as_stored(uow) == before
+    assert _shown(queue) == _open(uow)
+    assert _reconcile(uow, queue) == Reconciled(announced=3)
+
+
+def test_a_letter_comes_back_without_the_workspace_that_is_lost_too(uow: UnitsOfWork, queue: MemoryQueue) -> None:
+    add_letter(uow)
+    _reconcile(uow, queue)
+    queue.lying = [replace(one, workspace_id=uuid.uuid4(), endpoint_id=uuid.uuid4()) for one in _notices(queue)]
+    _forget(uow, *_open(uow))
+
+    assert _reconcile(uow, queue).found == 1
+
+    (letter,) = letters(uow)
+    assert (letter.workspace_id, letter.endpoint_id, letter.state) == (None, None, "open")
+
+
+def test_what_was_announced_longer_ago_than_letters_are_kept_was_settled_and_forgotten(
+    uow: UnitsOfWork, queue: MemoryQueue
+) -> None:
+    add_letter(uow)
+    _reconcile(uow, queue)
+    long_ago = datetime.now(UTC) - timedelta(days=KEEP_DAYS, seconds=1)
+    queue.lying = [replace(one, said_at=long_ago) for one in _notices(queue)]
+    _forget(uow, *_open(uow))
+
+    assert _reconcile(uow, queue) == Reconciled(removed=1)
+    assert (letters(uow), queue.lying) == ([], [])
+
+
+def test_work_that_has_died_again_meanwhile_gets_no_second_letter(uow: UnitsOfWork, queue: MemoryQueue) -> None:
+    work_id = uuid.uuid4()
+    lost = add_letter(uow, kind="run", ref_id=work_id)
+    _reconcile(uow, queue)
+    _forget(uow, lost)
+    newer = add_letter(uow, kind="run", ref_id=work_id)
+
+    for _ in range(2):
+        _reconcile(uow, queue)
+
+    assert _shown(queue) == _open(uow) == [newer]
+
+
 class World:
     """Deaths, losses and people; `orphans` counts the messages that came while the database was away."""
 
@@ -172,12 +252,22 @@ class World:
             _discard(self.uow, letter_id)
 
     def lose_one(self) -> None:
-        # Only what the table knows of may be lost: a message alone on the queue has no second place.
-        known = [item for item in self.queue.lying if isinstance(item, Notice)]
+        known = self._known()
         self.queue.lying = [item for item in self.queue.lying if item not in known[:1]]
 
     def lose_all(self) -> None:
-        self.queue.lying = [item for item in self.queue.lying if not isinstance(item, Notice)]
+        known = self._known()
+        self.queue.lying = [item for item in self.queue.lying if item not in known]
+
+    def _known(self) -> list[Notice]:
+        """What the table has, too: of what lies on the queue alone nobody has a second copy."""
+        rows = {row.id for row in letters(self.uow)}
+        return [notice for notice in _notices(self.queue) if notice.letter_id in rows]
+
+    def lose_row(self) -> None:
+        """The table loses a letter that lies on the queue."""
+        for notice in _notices(self.queue)[:1]:
+            _forget(self.uow, notice.letter_id)
 
     def double_one(self) -> None:
         self.queue.lying += [item for item in self.queue.lying if isinstance(item, Notice)][:1]
@@ -200,7 +290,9 @@ class World:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
-        st.sampled_from(("die", "settle", "lose_one", "lose_all", "double_one", "orphan", "crash", "reconcile")),
+        st.sampled_from(
+            ("die", "settle", "lose_one", "lose_all", "lose_row", "double_one", "orphan", "crash", "reconcile")
+        ),
         max_size=12,
     )
 )

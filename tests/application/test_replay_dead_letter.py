@@ -14,7 +14,7 @@ from qa_worker.application.dead_letters import Refused, Replay, Replayed
 from qa_worker.application.discard_dead_letters import discard_dead_letters
 from qa_worker.application.replay_dead_letter import SETTLED, replay_dead_letters
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
-from qa_worker.domain.errors import InvalidInput
+from qa_worker.domain.errors import InvalidInput, StoreUnavailable
 from qa_worker.domain.outcome import Done
 from qa_worker.messages import Queue, TaskName, evaluate_calls, send_alert
 from tests.alerting import add_calls
@@ -212,6 +212,24 @@ def test_a_message_is_sent_again_once_its_task_is_known(uow: UnitsOfWork, outbox
     assert {row.task: row.state for row in letters(uow)} == {"raise-alerts": "replayed", "no-such-task": "open"}
 
 
+def test_a_message_stays_open_while_the_broker_is_away(uow: UnitsOfWork, outbox: Outbox) -> None:
+    def away(_batch: object) -> None:
+        raise StoreUnavailable("the broker can't be reached: OSError")
+
+    with uow() as work:
+        work.dead_letters.add_message(a_message("raise-alerts", rule_id=str(uuid.uuid4())))
+        work.commit()
+    given = replaying(uow, send_now=away)
+
+    (answer,) = replay_dead_letters(choice=EVERYTHING, limit=9, rate=5, by="ops", replaying=given)
+
+    assert isinstance(answer, Refused)
+    assert answer.why == "it could not be sent, so it stays open: the broker can't be reached: OSError"
+    assert [row.state for row in letters(uow)] == ["open"]
+    assert [type(one) for one in replay(uow)] == [Replayed]
+    assert [message.task for message in outbox.sent] == [TaskName.RAISE_ALERTS]
+
+
 def test_the_same_message_again_is_the_same_letter_and_counted(uow: UnitsOfWork) -> None:
     for _ in range(3):
         with uow() as work:
@@ -224,7 +242,7 @@ def test_the_same_message_again_is_the_same_letter_and_counted(uow: UnitsOfWork)
     assert sorted(row.attempts for row in letters(uow)) == [1, 3]
 
 
-def test_a_run_is_refused_and_stays_open(uow: UnitsOfWork) -> None:
+def test_a_run_that_nobody_knows_is_refused_and_stays_open(uow: UnitsOfWork) -> None:
     letter = add_letter(uow, kind="run")
 
     assert next(answer for answer in replay(uow) if isinstance(answer, Refused)).letter_id == letter

@@ -8,14 +8,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import event, func, update
+from sqlalchemy import event, func, select, update
 
 from qa_worker.adapters.agents.model import ModelAgent
 from qa_worker.adapters.postgres.budget import PostgresBudget
-from qa_worker.adapters.postgres.tables import runs
+from qa_worker.adapters.postgres.tables import daily_spending, run_turns, runs
 from qa_worker.application.conversing import ChatAnswer, ChatRequest, Turned
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest
 from qa_worker.application.playing import AgentKind, AgentPlayer, AgentReply, CallerReply, PlayContext
+from qa_worker.application.purse import Left
 from qa_worker.application.run_scenario import LEASE_LOST
 from qa_worker.application.run_suite import cancel_run, cancel_suite, dispatch_runs, rescue_runs
 from qa_worker.domain.chat import Said
@@ -27,6 +28,7 @@ from qa_worker.domain.transcript import ToolCall, Turn
 from tests.builders import an_assessment
 from tests.conftest import UnitsOfWork
 from tests.fakes import ScriptedJudge
+from tests.letters import letters
 from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely, says
 
 pytestmark = pytest.mark.services
@@ -34,6 +36,10 @@ pytestmark = pytest.mark.services
 BUSY = Failure(FailureKind.RATE_LIMITED, "http_429", "The provider's limit.", retry_after_s=7.0)
 BROKEN = Failure(FailureKind.TRANSIENT, "http_500", "The provider broke.")
 REFUSED = Failure(FailureKind.REJECTED, "http_400", "The agent's endpoint refuses the request.")
+
+
+class Killed(BaseException):
+    """The end of a process."""
 
 
 @pytest.fixture
@@ -87,6 +93,79 @@ def test_what_the_players_cost_is_in_the_books_of_the_day(stage: Stage, uow: Uni
     assert every.spent == 9 + evaluation.cost_micro_usd
 
 
+def test_a_run_that_waits_for_the_budget_is_due_when_the_cap_is_raised(stage: Stage, uow: UnitsOfWork) -> None:
+    spent = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=300.0)
+    playing, grading = one_run(stage), one_run(stage)
+    stage.players.answer = lambda *_: spent
+    assert isinstance(stage.play(playing), Parked)
+    stage.players.answer = politely
+    stage.judged_by(ScriptedJudge([spent, an_assessment()]))
+    assert isinstance(stage.play(grading), Parked)
+    budget = PostgresBudget(uow.engine, overall=1, each_workspace=None, now=lambda: datetime.now(UTC))
+
+    budget.set_cap("another", 10**6)
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 0
+    budget.set_cap("default", 10**6)
+
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 2
+    assert [stage.play(playing), stage.play(grading)] == [Done("passed")] * 2
+
+
+def test_a_run_that_waits_for_a_spent_budget_is_not_sent_again_before_something_is_left(stage: Stage) -> None:
+    spent = Failure(FailureKind.HELD, "budget_spent", "The budget is spent.", retry_after_s=15.0)
+    waiting, other = (row.id for row in stage.runs(stage.start(a_scenario("plain"), repeats=2)))
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    stage.players.answer = lambda *_: spent
+    assert isinstance(stage.play(waiting), Parked)
+    stage.make_due()
+    stage.players.answer = politely
+
+    # Its suite has room for it, and one that ends sends the next: but not this one.
+    stage.play(other)
+    assert dispatch_runs(tools=stage.tools.suites, left=lambda: Left(each=0)) == 0
+    assert stage.run(waiting).state == "pending"
+
+    assert dispatch_runs(tools=stage.tools.suites, left=lambda: Left(each=1)) == 1
+    assert stage.play(waiting) == Done("passed")
+
+
+def test_a_turn_that_is_written_again_because_it_was_cut_is_paid_for_once(stage: Stage, uow: UnitsOfWork) -> None:
+    run_id = one_run(stage, "Tell me.", "[interrupts after 3 words] Stop, please.")
+    stage.play(run_id)
+
+    with uow.engine.connect() as connection:
+        of_turns = connection.execute(select(func.sum(run_turns.c.cost_micro_usd))).scalar_one()
+        (evaluation,) = stage.evaluations()
+        spent = connection.execute(select(func.sum(daily_spending.c.micro_usd))).scalar_one()
+    assert stage.queries.turns(run_id)[2].unheard
+    assert of_turns == 6
+    assert spent == of_turns + evaluation.cost_micro_usd
+
+
+def test_what_a_reply_has_cost_that_failed_is_in_the_books_too(uow: UnitsOfWork) -> None:
+    billed = replace(BROKEN, usage=Usage(input_tokens=100, output_tokens=5), cost_micro_usd=40)
+    failures = iter([billed, billed])
+
+    def answer(context: PlayContext, history: Sequence[Turn], told: str) -> AgentReply | Failure:
+        failed = next(failures, None) if len(history) > 2 else None
+        return failed or politely(context, history, told)
+
+    stage = Stage(uow, FakePlayers(answer))
+    run_id = one_run(stage)
+    for _ in range(2):
+        assert isinstance(stage.play(run_id), RetryAt)
+        stage.make_due()
+    assert isinstance(stage.play(run_id), Done)
+
+    row = stage.run(run_id)
+    assert (row.cost_micro_usd, row.input_tokens) == (3 * 3 + 2 * 40, 3 * 10 + 2 * 100)
+    budget = PostgresBudget(uow.engine, overall=None, each_workspace=None, now=lambda: datetime.now(UTC))
+    assert budget.spending()[0].spent == row.cost_micro_usd
+    result = stage.queries.result(row.suite_run_id)
+    assert result is not None
+    assert result.runs[0].cost_micro_usd == row.cost_micro_usd
+
+
 def test_an_expectation_that_is_not_met_fails_the_run_whatever_the_judge_says(stage: Stage) -> None:
     run_id = one_run(stage, expected=ExpectedOutcome(told=(Told("the reference", ("HT-9999",)),)))
     stage.judged_by(ScriptedJudge([an_assessment()]))
@@ -118,6 +197,17 @@ def test_silence_is_time_on_the_clock_and_the_agent_is_told_of_it(stage: Stage) 
     assert after_silence.start_s == pytest.approx(first_answer.end_s + 15)
     assert stage.slept == []
     assert stage.run(run_id).completion == "caller_hung_up"
+
+
+def test_a_short_silence_is_told_and_waited_for_towards_a_live_agent(stage: Stage) -> None:
+    run_id = one_run(stage, "Yes. [silence - 2 seconds]", "No [silence - 1 seconds] bye.", kind=AgentKind.HTTP)
+    stage.play(run_id)
+
+    assert sum(stage.slept) == 3.0
+    assert [text for _, text in stage.players.asked] == [
+        "Yes. [the caller was silent for 2 seconds]",
+        "No [the caller was silent for 1 seconds] bye.",
+    ]
 
 
 def test_towards_a_live_agent_silence_is_real_and_capped(stage: Stage) -> None:
@@ -499,10 +589,11 @@ def test_without_a_player_the_run_is_an_error_that_says_why(uow: UnitsOfWork) ->
     stage = Stage(uow, FakePlayers(politely, missing="no key for claude"))
     run_id = one_run(stage)
 
-    assert stage.play(run_id) == Done("error")
+    assert stage.play(run_id) == Dead("no_player")
     row = stage.run(run_id)
-    assert (row.state, row.outcome) == ("done", "error")
+    assert (row.state, row.outcome, row.completion) == ("dead", "error", "error")
     assert "no key for claude" in str(row.message)
+    assert stage.letters() == ["no_player"]
     assert stage.suite(row.suite_run_id).state == "done"
 
 
@@ -529,12 +620,45 @@ def test_a_judge_that_refuses_makes_an_error_and_buries_both_rows(stage: Stage) 
     assert stage.run(run_id).outcome == "error"
     (evaluation,) = stage.evaluations()
     assert (evaluation.state, evaluation.verdict) == ("dead", "not_evaluated")
+    assert [(letter.kind, letter.ref_id) for letter in letters(stage.uow)] == [("run", run_id)]
+
+
+def test_the_grading_of_a_run_is_never_revived_as_that_of_a_production_call(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([REFUSED]))
+    stage.play(run_id)
+    (evaluation,) = stage.evaluations()
+
+    with stage.uow() as work:
+        assert work.evaluations.revive_one(evaluation.id) is None
+        assert not work.evaluations.revive([])
+        assert not work.evaluations.revive([evaluation.call_id])
+
+
+def test_a_run_whose_grading_was_given_up_on_is_dead_too(stage: Stage) -> None:
+    run_id = one_run(stage)
+    stage.judged_by(ScriptedJudge([Killed()] * 3))
+    stage.change(runs, max_attempts=9)
+    for _ in range(3):
+        with pytest.raises(Killed):
+            stage.play(run_id)
+        stage.expire(run_id)
+        rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
+        with stage.uow() as work:
+            work.evaluations.free_expired(limit=10)
+            work.commit()
+        stage.make_due()
+    assert [evaluation.state for evaluation in stage.evaluations()] == ["dead"]
+    assert letters(stage.uow) == []
+
+    assert stage.play(run_id) == Dead("abandoned")
+    assert [(letter.kind, letter.ref_id, letter.reason) for letter in letters(stage.uow)] == [
+        ("run", run_id, "abandoned")
+    ]
+    assert stage.suite(stage.run(run_id).suite_run_id).state == "done"
 
 
 def test_a_worker_that_dies_while_grading_loses_nothing(stage: Stage) -> None:
-    class Killed(BaseException):
-        pass
-
     run_id = one_run(stage)
     stage.judged_by(ScriptedJudge([Killed(), an_assessment()]))
     with pytest.raises(Killed):
@@ -654,7 +778,7 @@ def test_a_cancelled_run_whose_worker_died_is_ended_by_the_dispatcher(stage: Sta
 
     stage.expire(run_id)
     rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0)
-    assert dispatch_runs(tools=stage.tools.suites) == 0
+    assert dispatch_runs(tools=stage.tools.suites, left=Left) == 0
 
     assert stage.run(run_id).outcome == "cancelled"
     assert stage.suite(suite).state == "cancelled"

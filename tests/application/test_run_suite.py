@@ -13,25 +13,30 @@ import pytest
 from sqlalchemy import update
 
 from qa_worker.adapters.postgres.records import GroupedRecords
-from qa_worker.adapters.postgres.tables import runs
-from qa_worker.application.playing import AgentReply, PlayContext, Target
-from qa_worker.application.run_suite import dispatch_runs, rescue_runs, start_suite
+from qa_worker.adapters.postgres.tables import alert_matches, runs
+from qa_worker.application.playing import AgentReply, CallerReply, PlayContext, Target
+from qa_worker.application.purse import Left
+from qa_worker.application.run_suite import cancel_suite, dispatch_runs, rescue_runs, start_suite
 from qa_worker.application.running import MOST_RUNS, ProgressEvent, SuiteProgress, WantedSuite, Watching
 from qa_worker.application.watch_suite import watch_suite
 from qa_worker.domain.alert_rule import AlertRule, AlertSeverity, RuleKind
-from qa_worker.domain.call import workspace_id
+from qa_worker.domain.call import WorkspaceId, workspace_id
 from qa_worker.domain.errors import InvalidInput
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Done, Skipped
 from qa_worker.domain.run import RunState
-from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Scenario, Told
+from qa_worker.domain.scenario import Ends, ExpectedOutcome, Limits, Play, Scenario, Told
 from qa_worker.domain.transcript import Role, Turn
 from qa_worker.messages import Queue
+from tests.alerting import add_calls, add_rule, agent_of, rows
 from tests.builders import an_assessment
 from tests.conftest import Outbox, UnitsOfWork
 from tests.fakes import ScriptedJudge
 from tests.running import LINES, MINE, TOLD, FakePlayers, Stage, a_scenario, an_agent, politely
 
 pytestmark = pytest.mark.services
+
+REFUSED = Failure(FailureKind.REJECTED, "http_400", "The agent's endpoint refuses the request.")
 
 
 @pytest.fixture
@@ -71,6 +76,7 @@ def test_a_scenario_says_itself_how_often_it_is_run(stage: Stage) -> None:
         ({"scenarios": (a_scenario(), a_scenario())}, "scenarios"),
         ({"scenarios": (replace(a_scenario(), agent="clinic"),)}, "agent"),
         ({"scenarios": (replace(a_scenario(), ends=Ends(tools=("book_table",))),)}, "expected"),
+        ({"scenarios": (replace(a_scenario(), rubric="nonexistent"),)}, "rubric"),
     ],
 )
 def test_what_can_not_be_run_is_refused_before_anything_is_stored(
@@ -83,6 +89,18 @@ def test_what_can_not_be_run_is_refused_before_anything_is_stored(
         start_suite(changed, workspace_name="default", max_attempts=3, tools=stage.tools.suites)
     assert refused.value.field == field
     assert list(stage.queries.recent("default", limit=5)) == []
+
+
+def test_the_installations_rubric_and_those_of_the_workspace_are_known(stage: Stage) -> None:
+    own = stage.tools.grading.grading.rubric
+    theirs = replace(own, rubric=replace(own.rubric, name="theirs"))
+    with stage.uow() as work:
+        work.rubrics.set_default("default", theirs, agent_ref=None)
+        work.commit()
+
+    for name in (own.rubric.name, "theirs"):
+        suite = stage.start(replace(a_scenario(), rubric=name))
+        assert states(stage, suite) == {"queued": 1}
 
 
 def test_a_finishing_run_sends_the_next_and_the_suite_ends_with_its_last(stage: Stage, outbox: Outbox) -> None:
@@ -105,9 +123,9 @@ def test_suites_take_turns_however_long_one_of_them_is(stage: Stage) -> None:
     with stage.uow.engine.begin() as connection:
         connection.execute(update(runs).values(state="pending"))
 
-    assert dispatch_runs(tools=tools) == 6
+    assert dispatch_runs(tools=tools, left=Left) == 6
     assert (states(stage, first)["queued"], states(stage, second)["queued"]) == (3, 3)
-    assert dispatch_runs(tools=tools) == 0
+    assert dispatch_runs(tools=tools, left=Left) == 0
 
 
 def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
@@ -117,7 +135,7 @@ def test_a_suite_that_has_less_in_flight_goes_first(stage: Stage) -> None:
         connection.execute(update(runs).where(runs.c.suite_run_id == second).values(state="pending"))
 
     tools = replace(stage.tools.suites, in_flight_limit=14)
-    assert dispatch_runs(tools=tools) == 4
+    assert dispatch_runs(tools=tools, left=Left) == 4
     assert states(stage, second)["queued"] == 4
 
 
@@ -274,6 +292,86 @@ def test_a_failed_run_and_its_suite_match_the_rules_of_alerts(uow: UnitsOfWork, 
 
     # Two: the run and the suite. The evaluation of a run is no production call, and nobody is woken for it.
     assert len([message for message in outbox.sent if message.queue is Queue.SEND_ALERT]) == 2
+
+
+def _told(stage: Stage, *kinds: RuleKind, agent_id: uuid.UUID | None = None) -> None:
+    """Rules of the workspace about these."""
+    for kind in kinds:
+        add_rule(stage.uow, kind, workspace=WorkspaceId(workspace_id("default")), agent_id=agent_id)
+
+
+def _details(stage: Stage) -> list[str]:
+    return sorted(str(row.detail) for row in rows(stage.uow, alert_matches))
+
+
+def test_a_run_that_could_not_be_measured_and_its_suite_match_too(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: REFUSED))
+    suite = stage.start(*many(2))
+    _told(stage, RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED)
+
+    stage.play_all(suite)
+
+    assert _details(stage) == [
+        "0 of 0 measured runs failed, 2 could not be measured",
+        "scenario s0 could not be measured: http_400",
+        "scenario s1 could not be measured: http_400",
+    ]
+
+
+def test_a_run_whose_workers_died_matches_as_one_that_could_not_be_measured(stage: Stage) -> None:
+    suite = stage.start(*many(1))
+    _told(stage, RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED)
+    (run,) = stage.runs(suite)
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).values(max_attempts=1))
+    with stage.uow() as work:
+        assert work.runs.claim(run.id, lease_s=60)
+        work.commit()
+    stage.expire(run.id)
+
+    assert rescue_runs(tools=stage.tools.suites, resend_after_s=60, waiting=lambda: 0).buried == 1
+
+    assert _details(stage) == [
+        "0 of 0 measured runs failed, 1 could not be measured",
+        "scenario s0 could not be measured: its workers died",
+    ]
+
+
+def test_a_suite_that_the_caller_spoilt_could_not_be_measured(uow: UnitsOfWork) -> None:
+    def lines(_context: PlayContext, _history: Sequence[Turn], number: int) -> CallerReply:
+        return CallerReply("Thank you for calling, how can I help you today?" if number else "Hello, I need a table.")
+
+    stage = Stage(uow, FakePlayers(politely, lines))
+    suite = stage.start(a_scenario(limits=Limits(max_turns=3), play=Play.FREE))
+    _told(stage, RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED)
+
+    stage.play_all(suite)
+
+    assert _details(stage) == ["0 of 0 measured runs failed, 1 could not be measured"]
+
+
+def test_a_rule_of_one_agent_sees_its_runs_that_were_never_graded(uow: UnitsOfWork) -> None:
+    stage = Stage(uow, FakePlayers(lambda *_: REFUSED))
+    add_calls(uow, "call-1", workspace="default")
+    agent = agent_of(uow, WorkspaceId(workspace_id("default")))
+    _told(stage, RuleKind.RUN_FAILED, agent_id=agent)
+
+    stage.play_all(stage.start(*many(1)))
+
+    (match,) = rows(uow, alert_matches)
+    assert (match.agent_id, match.detail) == (agent, "scenario s0 could not be measured: http_400")
+
+
+def test_a_suite_that_passed_or_was_cancelled_wakes_nobody(stage: Stage) -> None:
+    stage.judged_by(ScriptedJudge([an_assessment()]))
+    passed, cancelled = stage.start(*many(1)), stage.start(*many(2))
+    _told(stage, RuleKind.RUN_FAILED, RuleKind.SUITE_FAILED)
+
+    stage.play_all(passed)
+    cancel_suite(suite_run_id=cancelled, workspace_name=MINE, tools=stage.tools.suites)
+
+    assert (stage.suite(passed).state, stage.suite(cancelled).state) == ("done", "cancelled")
+    assert _details(stage) == []
 
 
 class Events:

@@ -15,6 +15,7 @@ from qa_worker import messages
 from qa_worker.adapters.postgres.records import DirectRecords
 from qa_worker.adapters.postgres.tables import deliveries, endpoints
 from qa_worker.adapters.secrets import FernetVault, new_key
+from qa_worker.application._delivery_record import GONE_REASON
 from qa_worker.application.channels import Answer, Parcel
 from qa_worker.application.delivering import FULL, OFF, PAUSED
 from qa_worker.application.manage_endpoints import rotate_secret
@@ -211,6 +212,18 @@ def test_an_endpoint_that_failed_for_days_is_switched_off(post: Post) -> None:
     assert [(letter.ref_id, letter.reason) for letter in post.letters()] == [(delivery, OFF)]
 
 
+def test_a_workspaces_only_endpoint_is_not_switched_off_in_silence(post: Post) -> None:
+    """There is nobody else to be told, so whoever reads the log is."""
+    first, second = post.alert(post.endpoint()) + post.alert(post.endpoint("other"))
+
+    post.send(first, GONE)
+    post.send(second, GONE)
+
+    assert [(one.endpoint.name, one.told) for one in post.switched_off] == [("ops", 1), ("other", 0)]
+    assert post.switched_off[1].reason == GONE_REASON
+    assert post.switched_off[1].dead == 1, "the alert about the first one was waiting for it"
+
+
 def test_failures_in_a_row_give_an_endpoint_a_pause_and_then_one_probe(post: Post, outbox: Outbox) -> None:
     endpoint = post.endpoint()
     waiting = [post.alert(endpoint)[0] for _ in range(6)]
@@ -239,6 +252,45 @@ def test_failures_in_a_row_give_an_endpoint_a_pause_and_then_one_probe(post: Pos
     assert post.send(probe, DELIVERED) == Done("delivered")
     assert post.seen(endpoint).health.consecutive_failures == 0
     assert post.dispatch() == 1, "all of its room again"
+
+
+def test_a_success_ends_the_failures_that_came_while_it_was_under_way(post: Post) -> None:
+    endpoint = post.endpoint()
+    slow, failing = [*post.alert(endpoint), *post.alert(endpoint)]
+
+    def meanwhile(_parcel: Parcel) -> None:
+        assert isinstance(post.send(failing, BROKEN), RetryAt)
+        assert post.seen(endpoint).health.consecutive_failures == 1
+
+    assert post.send_with(slow, ScriptedChannel([DELIVERED], on_send=meanwhile)) == Done("delivered")
+
+    health = post.seen(endpoint).health
+    assert (health.consecutive_failures, health.failing_since) == (0, None)
+
+
+def test_a_success_cuts_no_pause_short_that_was_asked_for_meanwhile(post: Post) -> None:
+    endpoint = post.endpoint()
+    slow, held = [*post.alert(endpoint), *post.alert(endpoint)]
+
+    def meanwhile(_parcel: Parcel) -> None:
+        assert isinstance(post.send(held, BUSY), Parked)
+
+    assert post.send_with(slow, ScriptedChannel([DELIVERED], on_send=meanwhile)) == Done("delivered")
+
+    assert post.seen(endpoint).health.paused_at(post.clock.now())
+    assert post.dispatch() == 0
+
+
+def test_a_success_that_is_no_news_writes_nothing_that_others_wait_for(post: Post) -> None:
+    endpoint = post.endpoint()
+    first, second = [*post.alert(endpoint), *post.alert(endpoint)]
+    post.send(first, DELIVERED)
+    noted = post.seen(endpoint).last_success_at
+
+    post.send(second, DELIVERED)
+
+    assert noted is not None
+    assert post.seen(endpoint).last_success_at == noted
 
 
 def test_no_more_than_its_room_is_under_way_to_one_endpoint(post: Post) -> None:

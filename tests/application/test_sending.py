@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 
-from qa_worker.application._sending import messages_for
+from qa_worker.application._sending import messages_for, share_of_nudges
 from qa_worker.application.ports import WorkRef
 from qa_worker.domain.call import CallId, workspace_id
 from qa_worker.domain.work import Lane
@@ -60,3 +60,9 @@ def test_what_may_have_killed_its_worker_is_sent_alone() -> None:
 
 def test_nothing_to_send_is_no_message() -> None:
     assert messages_for([], under_way={}, in_flight_limit=256) == []
+
+
+def test_no_workspace_takes_more_than_half_of_a_process_by_messages_of_its_own() -> None:
+    assert share_of_nudges(256, slots=64) == 32, "an eighth of the limit, as for what is sent"
+    assert share_of_nudges(256, slots=32) == 16
+    assert share_of_nudges(256, slots=1) == 1

@@ -12,6 +12,7 @@ from qa_worker.adapters.postgres.tables import calls, evaluations
 from qa_worker.adapters.postgres.unit_of_work import PostgresUnitOfWork
 from qa_worker.application.dispatch_work import dispatch_work
 from qa_worker.application.ports import Rescued
+from qa_worker.application.purse import Left
 from qa_worker.application.rescue_stalled import rescue_stalled
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.errors import StoreUnavailable
@@ -65,7 +66,7 @@ def test_a_row_that_a_backend_wrote_itself_is_admitted_and_then_dispatched(uow: 
 
     assert _rescue(uow) == Rescued(admitted=1)
     assert _rescue(uow) == Rescued()
-    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=10) == 1
+    assert dispatch_work(uow=uow, pace=NoPace(), left=Left, in_flight_limit=10) == 1
     assert len(outbox.sent) == 1
 
 
@@ -73,9 +74,9 @@ def test_the_dispatcher_sends_no_more_than_there_is_room_for(uow: UnitsOfWork, o
     _submit(uow, *(f"call-{number}" for number in range(10)), limit=0)
     assert outbox.sent == []
 
-    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=4) == 4
-    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=4) == 0
-    assert dispatch_work(uow=uow, pace=NoPace(), in_flight_limit=6) == 2
+    assert dispatch_work(uow=uow, pace=NoPace(), left=Left, in_flight_limit=4) == 4
+    assert dispatch_work(uow=uow, pace=NoPace(), left=Left, in_flight_limit=4) == 0
+    assert dispatch_work(uow=uow, pace=NoPace(), left=Left, in_flight_limit=6) == 2
     assert len(outbox.sent) == 6
 
 

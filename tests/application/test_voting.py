@@ -84,7 +84,7 @@ def test_a_close_score_is_asked_about_again_and_the_median_decides() -> None:
 
     assert isinstance(answer.result, Assessment)
     assert (_levels(answer), answer.result.votes) == ({3}, 3)
-    assert (script.asked, answer.usage) == (3, _times(3))
+    assert (script.asked, answer.usage, answer.usages) == (3, _times(3), (USAGE,) * 3)
     assert (answer.model, answer.request_id) == ("claude-haiku-5-5-dated", "req_1")
 
 
@@ -146,10 +146,11 @@ def test_without_a_majority_the_failure_is_returned_with_the_whole_bill() -> Non
 
     assert (answer.result, answer.request_id, answer.raw) == (UNREADABLE, "req_2", "cut")
     assert (answer.usage, answer.model) == (_times(2), "claude-haiku-5-5-dated")
+    assert answer.usages == (USAGE, USAGE, Usage())
 
 
 def test_a_failure_that_was_sent_comes_before_one_that_was_held_back() -> None:
-    """A row that is held back costs no attempt: it could pay for first answers for ever."""
+    """It says more of what is wrong."""
     answer, _ = _grade(CLOSE, _held(60), DOWN)
 
     assert (answer.result, answer.usage) == (DOWN, _times(1))

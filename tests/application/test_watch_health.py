@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import func, insert, text, update
 
 from qa_worker import messages
 from qa_worker.adapters.postgres.tables import alert_matches, batches, dead_letters, evaluations
@@ -24,6 +24,7 @@ from qa_worker.domain.incident import CALM_S
 from qa_worker.domain.outcome import Done
 from tests.alerting import WORKSPACE, Desk, add_calls, add_rule, agent_of, rows, set_graded
 from tests.conftest import Outbox, UnitsOfWork
+from tests.letters import add_letter
 
 pytestmark = pytest.mark.services
 
@@ -207,13 +208,14 @@ def _letters(post: Post, *ages: timedelta, workspace: str = "w", state: str = "o
             )
 
 
-def test_the_providers_own_spend_limit_is_told(post: Post) -> None:
+@pytest.mark.parametrize(("kind", "code"), [("spend_cap", "http_429"), ("held", "spend_cap")])
+def test_the_providers_own_spend_limit_is_told(post: Post, kind: str, code: str) -> None:
     add_calls(post.uow, "waits")
     add_rule(post.uow, RuleKind.BUDGET_REACHED, threshold=0.9)
     assert post.look() == 0
 
     with post.uow.engine.begin() as connection:
-        connection.execute(update(evaluations).values(state="pending", error_kind="spend_cap"))
+        connection.execute(update(evaluations).values(state="pending", error_kind=kind, error_code=code))
 
     assert post.look() == 1
     assert post.details() == ["the provider's own spend limit is reached: calls wait until it is raised"]
@@ -243,6 +245,43 @@ def test_new_dead_letters_of_the_workspace_are_told(post: Post) -> None:
 
     assert post.look() == 1
     assert post.details() == ["2 new dead letters in 3600 s; the limit is 2"]
+
+
+def test_many_open_dead_letters_are_told_until_they_are_settled(post: Post) -> None:
+    add_calls(post.uow, "call-1")
+    add_calls(post.uow, "call-2", workspace="other")
+    add_rule(post.uow, RuleKind.DEAD_LETTERS_DEPTH, threshold=3)
+    _letters(post, 2 * HOUR, 9000 * HOUR)
+    _letters(post, HOUR, workspace="other")
+    _letters(post, HOUR, state="replayed")
+    assert post.look() == 0
+
+    # Of nobody: an unreadable message.
+    add_letter(post.uow)
+
+    assert post.look() == 1
+    assert post.details() == ["3 dead letters are open; the limit is 3"]
+    with post.uow.engine.begin() as connection:
+        connection.execute(update(dead_letters).values(state="discarded", settled_at=post.desk.clock.now()))
+    assert post.look() == 0
+
+
+def test_an_old_dead_letter_is_told(post: Post) -> None:
+    add_calls(post.uow, "call-1")
+    add_rule(post.uow, RuleKind.DEAD_LETTERS_AGE, threshold=24 * 3600)
+    assert post.look() == 0
+    _letters(post, 3 * HOUR)
+    _letters(post, 48 * HOUR, state="discarded")
+    assert post.look() == 0
+
+    with post.uow.engine.begin() as connection:
+        old = func.now() - func.make_interval(0, 0, 0, 0, 25)
+        connection.execute(update(dead_letters).where(dead_letters.c.state == "open").values(died_at=old))
+
+    assert post.look() == 1
+    (detail,) = post.details()
+    assert detail.startswith("the oldest dead letter is open for 900")
+    assert detail.endswith("the limit is 86400 s")
 
 
 def test_a_call_that_waits_too_long_is_told_whatever_it_waits_for(post: Post) -> None:

@@ -20,7 +20,7 @@ from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.scenario import Play
 from qa_worker.settings import Settings
 from tests.servers.agent_endpoint import AgentEndpoint
-from tests.servers.behaviours import rate_limited
+from tests.servers.behaviours import Hang, overloaded, rate_limited
 from tests.servers.messages_api import MessagesServer
 from tests.servers.talking import uses, words
 from tests.stage import AGENT, SCENARIO, a_context, said_by_agent
@@ -177,3 +177,30 @@ def test_a_429_to_the_agent_holds_the_caller_back_too(make: Make, engine: Engine
         assert isinstance(held, Failure)
         assert (limited.kind, held.kind) == (FailureKind.RATE_LIMITED, FailureKind.HELD)
         assert len(server.requests) == 1
+
+
+@pytest.mark.services
+def test_a_probe_ends_before_its_lease_though_a_reply_may_take_longer(
+    make: Make, engine: Engine, broker_url: str
+) -> None:
+    with MessagesServer() as server:
+        players = make(
+            database=engine,
+            anthropic_api_key="sk-test",
+            anthropic_base_url=server.url,
+            redis_url=broker_url,
+            judge_deadline_s=0.1,
+            breaker_threshold=1,
+            breaker_recovery_s=0.05,
+        )
+        context = a_context(AgentKind.CLAUDE)
+        server.enqueue(overloaded(), Hang())
+
+        codes: list[str] = []
+        while not codes or codes[-1] in {"http_529", "breaker_open", "limit_used_up"}:
+            answer = players.caller(context).line(context, (), 0)
+            assert isinstance(answer, Failure)
+            codes.append(answer.code)
+
+        assert (codes[0], codes[-1]) == ("http_529", "deadline")
+        assert len(server.requests) == 2

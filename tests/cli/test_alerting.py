@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from qa_worker.adapters.postgres.tables import alerts, dead_letters, deliveries,
 from qa_worker.domain.call import workspace_id
 from tests.cli.conftest import Cli
 from tests.conftest import UnitsOfWork
-from tests.letters import DIED_AT, add_letter, letters
+from tests.letters import DIED_AT, a_message, add_letter, letters
 from tests.servers.receiver import Receiver, Reply
 
 pytestmark = pytest.mark.services
@@ -77,7 +76,7 @@ def test_a_secret_is_printed_once_when_it_is_made_and_a_url_never(ops: Cli, uow:
     shown = [ops("endpoints", "list"), ops("endpoints", "list", "--json"), ops("endpoints", "disable", "ops")]
 
     (line,) = made.lines
-    assert (made.code, line["name"], line["kind"], line["target"]) == (0, "ops", "webhook", "http://127.0.0.1")
+    assert (made.code, line["name"], line["kind"], line["target"]) == (0, "ops", "webhook", "http://127.0.0.1:9")
     assert line["secret"].startswith("whsec_")
     for ran in (*shown, made):
         assert ran.code == 0
@@ -85,7 +84,7 @@ def test_a_secret_is_printed_once_when_it_is_made_and_a_url_never(ops: Cli, uow:
     for ran in shown:
         assert "whsec_" not in ran.out + ran.err
     (listed,) = shown[1].lines
-    assert (listed["state"], listed["target"], listed["consecutive_failures"]) == ("active", "http://127.0.0.1", 0)
+    assert (listed["state"], listed["target"], listed["consecutive_failures"]) == ("active", "http://127.0.0.1:9", 0)
     (row,) = _rows(uow, endpoints)
     assert URL_SECRET.encode() not in bytes(row.target)
     assert row.state == "disabled"
@@ -243,6 +242,19 @@ def test_letters_are_discarded_with_a_reason(ops: Cli, uow: UnitsOfWork) -> None
     assert "2 dead letters were discarded" in ran.out
     assert sorted(row.state for row in letters(uow)) == ["discarded", "discarded", "open"]
     assert {(row.settled_by, row.note) for row in letters(uow)} == {("ann", "old release"), ("", "")}
+    assert "3 dead letters" in ops("dead-letters", "list", "--all").out
+
+
+def test_a_message_whose_broker_is_away_is_not_replayed(ops: Cli, uow: UnitsOfWork) -> None:
+    with uow() as work:
+        work.dead_letters.add_message(a_message("raise-alerts", rule_id=str(uuid.uuid4())))
+        work.commit()
+
+    ran = ops("dead-letters", "replay", "--all", BROKER_URL="redis://127.0.0.1:1/0")
+
+    assert ran.code == 1
+    assert "could not be sent, so it stays open" in " ".join(ran.err.split())
+    assert [row.state for row in letters(uow)] == ["open"]
 
 
 def test_pages_follow_each_other_without_gaps(ops: Cli, uow: UnitsOfWork) -> None:
@@ -269,7 +281,7 @@ def test_an_alert_is_listed_and_shown_with_its_deliveries_and_no_markup(ops: Cli
         assert text in shown
 
 
-def test_a_url_may_come_from_stdin(ops: Cli, uow: UnitsOfWork, tmp_path: Path) -> None:
+def test_a_url_may_come_from_stdin(ops: Cli, uow: UnitsOfWork) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "qa_worker.cli.main", "endpoints", "add", "--url", "-"],
         env=ops.env,
@@ -277,11 +289,10 @@ def test_a_url_may_come_from_stdin(ops: Cli, uow: UnitsOfWork, tmp_path: Path) -
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
     )
 
     assert ran.returncode == 0, ran.stderr
-    assert [row.target_hint for row in _rows(uow, endpoints)] == ["http://127.0.0.1"]
+    assert [row.target_hint for row in _rows(uow, endpoints)] == ["http://127.0.0.1:9"]
 
 
 def test_letters_of_another_workspace_are_not_chosen(ops: Cli, uow: UnitsOfWork) -> None:

@@ -195,3 +195,14 @@ def test_a_long_reason_never_takes_the_room_of_the_other_columns() -> None:
     assert len(rows) == 1
     assert "a-scenario-with-a-name" in rows[0]
     assert len(rows[0].rstrip()) <= 80
+
+
+def test_faults_of_the_tests_are_counted_and_the_same_ones_told_once() -> None:
+    faults = ("[sighs] is not a marker", "[sighs] is not a marker")
+    runs = [a_run("plain", RunState.PASSED, repeat=number, test_faults=faults) for number in (1, 2)]
+
+    screen = on_paper(a_suite(extra=runs))
+
+    assert "Test faults   4 in 2 runs; none counts against the agent" in screen
+    assert "plain: [sighs] is not a marker (4 times)" in screen
+    assert "Test faults" not in on_paper(a_suite({"plain": [True]}))

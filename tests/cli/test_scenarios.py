@@ -121,6 +121,40 @@ def test_a_scenario_that_does_not_fit_the_agent_is_a_fault(bare: Cli, tmp_path: 
     assert bare("scenarios", "run", folder, "--agent", agent).code == 2
 
 
+def test_every_fault_of_the_agents_files_is_told_too(bare: Cli, tmp_path: Path) -> None:
+    scenario = a_scenario_file(tmp_path / "suite", agent="somebody")
+    agent = an_agent_file(tmp_path, greeting=5, target={"kind": "http", "url": "ftp://a.example/"})
+
+    ran = bare("scenarios", "validate", scenario, "--agent", agent)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "agent-1.yaml:3: greeting: is 5, and must be a text" in flat(ran.err)
+    assert 'target.url: is "ftp://a.example/", which no agent can be reached by' in flat(ran.err)
+    assert "2 faults" in flat(ran.err)
+
+
+def test_a_rubric_that_only_a_workspace_can_have_is_a_warning(bare: Cli, tmp_path: Path) -> None:
+    ran = bare("scenarios", "validate", a_scenario_file(tmp_path / "suite", rubric="nonexistent"))
+
+    assert ran.code == 0
+    assert "rubric: 'nonexistent' must be in the workspace, or a suite with it is refused" in flat(ran.err)
+
+
+def test_a_tool_without_mocks_is_a_warning_and_no_fault(bare: Cli, tmp_path: Path) -> None:
+    tools = [{"name": "refund"}, {"name": "book", "mocks": [{"returns": "ok"}]}, {"name": "end_call"}]
+    agent = an_agent_file(tmp_path, tools=tools)
+    live = an_agent_file(tmp_path, version="2", tools=tools, target={"kind": "http", "url": "https://a.example/reply"})
+    scenario = a_scenario_file(tmp_path / "suite")
+
+    ran = bare("scenarios", "validate", scenario, "--agent", agent)
+
+    assert (ran.code, ran.out.strip()) == (0, "1 of 1 scenario files are good")
+    assert flat(ran.err).endswith(
+        "agent-1.yaml: tools: refund has no mocks. A call of it gets an error, and counts as a fault of the test"
+    )
+    assert bare("scenarios", "validate", scenario, "--agent", live).err == ""
+
+
 def test_an_empty_folder_and_a_tag_that_fits_nothing_are_bad_input(bare: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     file, agent = a_scenario_file(tmp_path, tags=["hard"]), an_agent_file(tmp_path)

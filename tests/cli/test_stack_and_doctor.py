@@ -12,6 +12,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from qa_worker.adapters.postgres.migrate import config
+from qa_worker.embedded.stack import running
 from tests.cli.conftest import Cli, a_record, write
 from tests.e2e.workers import eventually
 
@@ -42,6 +43,7 @@ def test_a_first_session(bare: Cli, tmp_path: Path) -> None:
         assert "running already" in bare("up").out
         _grades_and_shows(bare, tmp_path)
         _is_healthy_with_flower_behind_a_password(bare)
+        _knows_its_own_database_by_url_and_tells_of_an_endpoint_that_is_off(bare)
     finally:
         down = bare("down")
     assert down.code == 0
@@ -79,7 +81,11 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     state = json.loads(status.out)
     assert (status.code, state["healthy"], state["evaluations"]) == (0, True, {"done": 1})
     assert (state["waits_for"], state["breaker"]["state"]) == ({}, "closed")
-    assert [bucket["meter"] for bucket in state["buckets"]] == ["requests", "input_tokens", "output_tokens"]
+    meters = ["requests", "input_tokens", "output_tokens"]
+    assert [(bucket["model"], bucket["meter"]) for bucket in state["buckets"]] == [
+        ("claude-haiku-5-5", meter) for meter in meters
+    ]
+    assert state["dead_letters"] == {"depth": 0, "open_by_kind": {}, "oldest_open_s": None, "unannounced": 0}
     assert state["budgets_micro_usd"][0] == {"workspace": "", "spent": 0, "cap": None}
     names = {process["name"] for process in state["processes"]}
     assert {"worker-evaluate-call", "worker-maintenance", "beat", "flower"} <= names
@@ -89,6 +95,20 @@ def _is_healthy_with_flower_behind_a_password(cli: Cli) -> None:
     access = json.loads(file.read_text())
     eventually(lambda: _flower(access["url"]) == 401, what="Flower asks for a password")
     assert _flower(access["url"], user=access["user"], password=access["password"]) == 200
+
+
+def _knows_its_own_database_by_url_and_tells_of_an_endpoint_that_is_off(cli: Cli) -> None:
+    stack = running(Path(json.loads(cli("status", "--json").out)["home"]))
+    assert stack is not None
+    url, own = "https://hooks.example.com/x", stack.database_url.replace("+psycopg2", "")
+
+    added = cli("endpoints", "add", "--url", url, "--name", "ops", DATABASE_URL=own)
+
+    assert added.code == 0, added.err
+    assert cli("endpoints", "disable", "ops").code == 0
+    off = {"workspace": "default", "name": "ops", "reason": "By hand."}
+    assert json.loads(cli("status", "--json").out)["endpoints_off"] == [off]
+    assert "Endpoint ops (default) is switched off: By hand." in " ".join(cli("status").out.split())
 
 
 def test_doctor_names_what_is_wrong_and_the_fix(bare: Cli) -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from qa_worker.domain.agent_under_test import Conversation, Reply, Script, unknown_tools
+from qa_worker.domain.agent_under_test import AgentUnderTest, Conversation, Reply, Script, unknown_tools
 from qa_worker.domain.call import Agent, Expected, ToolSpec
 from qa_worker.domain.scenario import Ends, ExpectedOutcome, Play, Scenario, ToolRule
+from qa_worker.domain.transcript import ToolCall
 
 LOST = Reply("I don't understand.")
 SCRIPT = Script(
@@ -17,6 +18,7 @@ SCRIPT = Script(
 def test_the_first_turn_of_the_caller_chooses_the_conversation() -> None:
     assert SCRIPT.reply(["A TABLE for two, please!"]).text == "When?"
     assert SCRIPT.reply(["I want to book."]).text == "For how many?"
+    assert SCRIPT.reply(["A table [the caller was silent for 2 seconds] for two."]).text == "When?"
     assert SCRIPT.reply(["A table for two, please!", "Something about a book"]).text == "Booked."
 
 
@@ -43,3 +45,14 @@ def test_tools_that_a_scenario_names_and_the_agent_lacks_are_found_once() -> Non
     agent = Agent("a", tools=(ToolSpec("book"), ToolSpec("cancel")))
 
     assert unknown_tools(scenario, agent) == ("cancl", "bok")
+
+
+def test_a_tool_that_the_agent_does_not_have_is_its_own_fault_and_one_without_mocks_is_the_tests() -> None:
+    agent = AgentUnderTest(Agent("a", tools=(ToolSpec("book"), ToolSpec("end_call"))))
+
+    unknown, unmocked = (agent.answer(ToolCall(name, {}), earlier=()) for name in ("bok", "book"))
+
+    assert (unknown.is_error, unknown.matched) == (True, True)
+    assert (unmocked.is_error, unmocked.matched) == (True, False)
+    assert agent.unmocked == ("book",)
+    assert not agent.answer(ToolCall("end_call", {}), earlier=()).is_error

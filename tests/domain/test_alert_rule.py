@@ -155,6 +155,8 @@ GOOD = [
     a_rule(RuleKind.FAILURE_RATE, baseline=True, rise=0.2, window_s=3600, min_samples=20),
     a_rule(RuleKind.BUDGET_REACHED, threshold=0.8),
     a_rule(RuleKind.DEAD_LETTERS_GROWING, threshold=5, window_s=600),
+    a_rule(RuleKind.DEAD_LETTERS_DEPTH, threshold=1),
+    a_rule(RuleKind.DEAD_LETTERS_AGE, threshold=14 * 86_400),
     a_rule(RuleKind.QUEUE_TOO_OLD, threshold=120),
     a_rule(RuleKind.BREAKER_OPEN, cooldown_s=0),
 ]
@@ -188,6 +190,11 @@ BAD: list[tuple[str, AlertRule]] = [
     ("agent", a_rule(RuleKind.BREAKER_OPEN, agent_id=AGENT)),
     ("threshold", a_rule(RuleKind.BUDGET_REACHED, threshold=80)),
     ("threshold", a_rule(RuleKind.DEAD_LETTERS_GROWING, window_s=600)),
+    ("threshold", a_rule(RuleKind.DEAD_LETTERS_DEPTH)),
+    ("threshold", a_rule(RuleKind.DEAD_LETTERS_DEPTH, threshold=0)),
+    ("window_s", a_rule(RuleKind.DEAD_LETTERS_DEPTH, threshold=5, window_s=600)),
+    ("agent", a_rule(RuleKind.DEAD_LETTERS_AGE, threshold=60, agent_id=AGENT)),
+    ("threshold", a_rule(RuleKind.DEAD_LETTERS_AGE, threshold=366 * 86_400)),
     ("threshold", a_rule(RuleKind.QUEUE_TOO_OLD)),
 ]
 

@@ -88,6 +88,9 @@ def test_only_a_refusal_or_an_unreached_server_proves_that_nothing_was_made(
         (FailureKind.REJECTED, "http_400", True),
         (FailureKind.REJECTED, "http_413", True),
         (FailureKind.BLOCKED, "http_404", True),
+        (FailureKind.REJECTED, "http_405", True),
+        (FailureKind.TRANSIENT, "http_501", True),
+        (FailureKind.TRANSIENT, "http_500", False),
         (FailureKind.BLOCKED, "http_401", False),
         (FailureKind.SPEND_CAP, "http_400", False),
         (FailureKind.REJECTED, "sdk", False),
@@ -97,11 +100,21 @@ def test_a_batch_is_given_up_where_sending_it_again_is_no_use(kind: FailureKind,
     assert is_refused_for_good(Failure(kind, code, "")) is for_good
 
 
-def test_a_batch_is_lost_when_nobody_has_known_it_for_a_while() -> None:
-    gone = Failure(FailureKind.BLOCKED, "http_404", "")
-    assert not is_lost(replace(LOST, failures=3), gone)
-    assert is_lost(replace(LOST, failures=4), gone)
-    assert not is_lost(replace(LOST, failures=9), Failure(FailureKind.BLOCKED, "http_401", ""))
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(FailureKind.BLOCKED, "http_404"), (FailureKind.REJECTED, "http_405"), (FailureKind.TRANSIENT, "http_501")],
+)
+def test_a_batch_is_lost_when_nobody_has_known_it_for_a_while(kind: FailureKind, code: str) -> None:
+    gone = Failure(kind, code, "")
+    assert not is_lost(replace(LOST, failures=3), gone, now=NOW)
+    assert is_lost(replace(LOST, failures=4), gone, now=NOW)
+    assert not is_lost(replace(LOST, failures=9), Failure(FailureKind.BLOCKED, "http_401", ""), now=NOW)
+
+
+def test_a_batch_is_lost_when_its_results_are_not_kept_any_longer() -> None:
+    sent, refused = replace(LOST, submitted_at=NOW), Failure(FailureKind.BLOCKED, "http_401", "")
+    assert not is_lost(sent, refused, now=NOW + timedelta(days=28))
+    assert is_lost(sent, refused, now=NOW + timedelta(days=30))
 
 
 def _waits(failure: Failure, times: int) -> list[float]:

@@ -130,6 +130,111 @@ def test_a_shorter_pause_never_ends_a_longer_one() -> None:
     assert model.pause(model.pause(RUNNING, 0.0, 60.0), 1.0, 1.0).paused_until == pytest.approx(60.0)
 
 
+gaps = st.sampled_from([0.0, 0.001, 0.3, 1.0, 1.1, 2.5, 6.0])
+
+
+@given(st.lists(gaps, max_size=60), gaps)
+def test_an_overload_halves_the_rate_at_most_to_an_eighth_and_it_comes_back_in_steps(
+    stream: list[float], after_s: float
+) -> None:
+    state, now, loads = RUNNING, 1000.0, [1.0]
+    for gap in stream:
+        now += gap
+        before = model.load_at(state, now)
+        state = model.ease(state, now)
+        loads.append(model.load_at(state, now))
+        assert loads[-1] in (before, max(model.LEAST_LOAD, before / 2))
+
+    assert min(loads) >= model.LEAST_LOAD
+    assert model.load_at(state, now) <= model.load_at(state, now + after_s) <= 1.0
+    assert model.load_at(state, now + 3.001 * model.LOAD_STEP_S) == 1.0
+
+
+def test_refusals_of_requests_that_were_under_way_together_halve_once() -> None:
+    state = RUNNING
+    for number in range(300):
+        state = model.ease(state, 1000.0 + number / 400)
+
+    assert model.load_at(state, 1001.0) == 0.5
+
+
+def _granted(state: Bucket, begin: float, seconds: int, *, overloaded: bool) -> tuple[Bucket, list[int]]:
+    """How many of those who are never out of work leave, second by second."""
+    pacing = replace(PACING, regrow=0.0, peak=1.0)
+    each_second = []
+    for second in range(seconds):
+        state = model.ease(state, begin + second) if overloaded else state
+        turns = []
+        for tick in range(50):
+            state, turn = model.reserve(state, begin + second + tick / 50, ONE, share=1.0, pacing=pacing)
+            turns.append(turn.granted)
+        each_second.append(sum(turns))
+    return state, each_second
+
+
+def test_what_stays_overloaded_is_sent_an_eighth_and_all_of_it_again_soon_after() -> None:
+    state, before = _granted(replace(RUNNING, pace=1.0, ceiling=1.0), 1000.0, 10, overloaded=False)
+    state, during = _granted(state, 1010.0, 24, overloaded=True)
+    state, after = _granted(state, 1034.0, 20, overloaded=False)
+
+    assert sum(before[-5:]) == pytest.approx(50, abs=2)
+    assert sum(during[-16:]) == pytest.approx(20, abs=2)
+    assert sum(after[:8]) < 60
+    assert sum(after[8:]) == pytest.approx(120, abs=3)
+
+
+def test_a_clock_that_is_set_back_ends_an_overload() -> None:
+    assert model.load_at(model.ease(RUNNING, 1000.0), 10.0) == 1.0
+
+
+def test_nobody_leaves_while_the_spend_limit_is_reached_and_one_asks_then() -> None:
+    capped, _ = model.cap(RUNNING, 0.0, 300.0, probe=False)
+
+    held, early = _reserved(capped, 299.0)
+    probing, probe = _reserved(held, 300.0)
+    _, behind = _reserved(probing, 301.0)
+    _, heir = _reserved(probing, 300.0 + PACING.probe_lease_s)
+
+    assert early == Turn(granted=False, wait_s=1.0, capped=True)
+    assert (probe.granted, probe.probe) == (True, True)
+    assert (behind.granted, behind.capped) == (False, True)
+    assert heir.probe, "the lease of a dead one runs out"
+    assert held.queue == RUNNING.queue
+
+
+def test_only_the_probe_has_anything_new_to_say_of_the_spend_limit() -> None:
+    capped, new = model.cap(RUNNING, 0.0, 300.0, probe=False)
+    again, late = model.cap(capped, 50.0, 300.0, probe=False)
+    lifted, told = model.cap(again, 60.0, 0.0, probe=True)
+
+    assert (new, late, told) == (True, False, True)
+    assert again == capped
+    assert lifted == RUNNING
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 5)), min_size=1, max_size=30))
+def test_of_all_who_ask_one_leaves_in_the_time_of_a_lease(stream: list[tuple[float, int]]) -> None:
+    state, _ = model.cap(RUNNING, 0.0, 60.0, probe=False)
+    now, left_at = 0.0, []
+    for gap, many in stream:
+        now += gap
+        for _ in range(many):
+            state, turn = _reserved(state, now)
+            left_at += [now + turn.wait_s] if turn.granted else []
+
+    assert not left_at or left_at[0] >= 60.0
+    assert all(later - earlier >= PACING.probe_lease_s for earlier, later in pairwise(left_at))
+
+
+def test_a_dispatcher_sends_what_asks_for_the_spend_limit_when_it_is_time() -> None:
+    capped, _ = model.cap(RUNNING, 0.0, 300.0, probe=False)
+
+    def room(now: float) -> float:
+        return model.room(capped, now, within_s=1.5, share=1.0, pacing=PACING)
+
+    assert (room(299.0), room(300.0)) == (0.0, 2.0)
+
+
 def test_what_was_spent_before_limits_were_learnt_stays_spent() -> None:
     state, _ = _reserved(model.opened(PACING, 0.0), 0.0)
     learnt = model.learn(state, 0.0, (6000.0, None, None), NOTHING, PACING)

@@ -5,10 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qa_worker.domain.endpoint import Health, HealthRules, after_failure, is_given_up, patience_s, room, why_not_sent
+from qa_worker.domain.endpoint import (
+    Health,
+    HealthRules,
+    after_failure,
+    is_given_up,
+    is_slow,
+    patience_s,
+    room,
+    why_not_sent,
+)
 from qa_worker.domain.failure import Failure, FailureKind
-from qa_worker.domain.retry import RetryPolicy
+from qa_worker.domain.retry import RetryPolicy, delay_s
 from qa_worker.domain.work import WorkState, WorkStatus
 
 NOW = datetime(2026, 1, 31, 9, 0, tzinfo=UTC)
@@ -37,9 +48,16 @@ def test_pauses_begin_at_the_threshold_double_and_are_bounded() -> None:
 
 
 def test_an_endpoint_that_failed_too_often_gets_one_probe() -> None:
-    assert room(Health(), RULES) == 4
-    assert room(Health(NOW, 2), RULES) == 4
-    assert room(Health(NOW, 3), RULES) == 1
+    assert room(Health(took_s=0.1), RULES) == 4
+    assert room(Health(NOW, 2, took_s=0.1), RULES) == 4
+    assert room(Health(NOW, 3, took_s=0.1), RULES) == 1
+
+
+def test_a_slow_endpoint_and_one_that_nobody_knows_yet_get_one_at_a_time() -> None:
+    paces = (None, 0.0, 2.0, 2.1, 9.9)
+
+    assert [room(Health(took_s=took_s), RULES) for took_s in paces] == [1, 4, 4, 1, 1]
+    assert [is_slow(Health(took_s=took_s), RULES) for took_s in paces] == [False, False, False, True, True]
 
 
 def test_what_was_under_way_when_the_pause_began_makes_it_no_longer() -> None:
@@ -72,10 +90,28 @@ def test_an_endpoint_is_given_up_after_long_enough_and_often_enough() -> None:
     assert not is_given_up(Health(), rules=RULES, now=NOW)
 
 
-def test_patience_is_what_all_tries_would_take() -> None:
-    assert patience_s(RetryPolicy(schedule_s=(5, 30, 120, 600, 1800, 7200), max_attempts=7)) == 9755
-    assert patience_s(RetryPolicy(schedule_s=(5, 30), max_attempts=5)) == 5 + 30 + 30 + 30
-    assert patience_s(RetryPolicy(schedule_s=(5, 30), max_attempts=1)) == 0
+@pytest.mark.parametrize(
+    ("schedule_s", "max_attempts", "expected"),
+    [
+        ((5, 30, 120, 600, 1800, 7200), 7, 1.2 * 9755 + 7 * 10 + 60),
+        ((5, 30), 5, 1.2 * (5 + 30 + 30 + 30) + 5 * 10 + 60),
+        ((5, 30), 1, 10 + 60),
+    ],
+)
+def test_patience_is_what_all_tries_can_take(schedule_s: tuple[float, ...], max_attempts: int, expected: float) -> None:
+    assert patience_s(RetryPolicy(schedule_s, max_attempts), RULES, try_s=10) == pytest.approx(expected)
+
+
+@given(
+    st.lists(st.floats(0.1, 7200), min_size=1, max_size=8), st.integers(1, 10), st.lists(st.floats(0, 1), min_size=10)
+)
+def test_no_jitter_makes_the_last_try_come_after_patience_has_ended(
+    schedule_s: list[float], max_attempts: int, jitters: list[float]
+) -> None:
+    policy = RetryPolicy(tuple(schedule_s), max_attempts)
+    last_try_s = sum(10 + delay_s(policy, attempt=one, jitter=jitters[one - 1]) for one in range(1, max_attempts))
+
+    assert last_try_s + RULES.max_pause_s < patience_s(policy, RULES, try_s=10)
 
 
 @pytest.mark.parametrize(

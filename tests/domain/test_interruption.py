@@ -67,3 +67,43 @@ def test_nothing_is_lost_between_heard_and_unheard(turn: str, count: int) -> Non
 )
 def test_going_on_with_the_rest_is_talking_on(unheard: str, answer: str, goes_on: bool) -> None:  # noqa: FBT001 - a table
     assert talks_on(unheard, answer) is goes_on
+
+
+HEARD, REST = "Thank you. Your total", "is forty pounds including tax, and I'll send the receipt."
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"),
+    [
+        ("Your total is forty pounds including tax.", True),
+        ("Thank you. Your total is forty pounds.", True),
+        ("As I was saying, is forty pounds including tax.", True),
+        ("As I was saying, your total is forty pounds.", True),
+        ("Sorry. Is forty pounds including tax.", True),
+        ("I'm sorry. So, your total is forty pounds.", True),
+        ("Please let me finish. Your total is forty pounds.", True),
+        ("Your total changes then. Which day?", False),
+        ("Of course. Which day shall I book?", False),
+        ("Sorry, of course. Sunday at nine?", False),
+    ],
+)
+def test_saying_it_again_from_the_beginning_is_talking_on_too(answer: str, *, goes_on: bool) -> None:
+    assert talks_on(REST, answer, heard=f"{HEARD} {CUT_NOTE}", asked="Make it Sunday instead.") is goes_on
+
+
+@pytest.mark.parametrize("asked", ["Sorry, go on.", "Pardon?", "Could you say that again?", "Mhm.", "I see."])
+def test_who_wants_to_hear_the_rest_gets_it(asked: str) -> None:
+    assert not talks_on(REST, "Your total is forty pounds including tax.", heard=HEARD, asked=asked)
+    assert not talks_on(REST, REST, heard=HEARD, asked=asked)
+
+
+def test_to_a_question_the_rest_may_be_the_answer_but_not_all_of_it() -> None:
+    asked = "How much is it?"
+
+    assert not talks_on(REST, "Your total is forty pounds including tax.", heard=HEARD, asked=asked)
+    assert not talks_on("forty pounds including tax.", "Forty pounds including tax.", heard=HEARD, asked=asked)
+    assert talks_on(REST, f"So, {REST}", heard=HEARD, asked="Wait, can I have Sunday?")
+
+
+def test_a_turn_that_was_cut_between_two_sentences_has_no_sentence_to_begin_again() -> None:
+    assert not talks_on("Shall I book it?", "Thank you. Shall we say nine?", heard="Thank you.", asked="At nine.")

@@ -101,21 +101,99 @@ WRONG = [
     ("[interrupts after 0 words]", "is out of range"),
     ("[interrupts after 99999999999 words]", "is out of range"),
     ("[hangs]", "is not a marker"),
-    ("[hangup]", "is not a marker"),
     ("[dtmf]", "doesn't name 1 to 32 keys"),
     ("[dtmf 12x4]", "doesn't name 1 to 32 keys"),
     (f"[dtmf {'1' * 33}]", "doesn't name 1 to 32 keys"),
     ("[noise]", "doesn't say which noise"),
     ("[noise: ]", "doesn't say which noise"),
-    ("[pause 3 s]", "is not a marker"),
+    ("[silence for a while]", "doesn't say how long"),
     ("[sighs]", "is not a marker"),
     ("[]", "is not a marker"),
     ("[silence - 3 s", "has only one of its two brackets"),
     ("silence - 3 s]", "has only one of its two brackets"),
-    ("(silence - 3 s)", "looks like a marker"),
-    ("*hangs up*", "looks like a marker"),
     ("{pause}", "looks like a marker"),
+    ("(long pause)", "looks like a marker"),
+    ("*a long silence*", "looks like a marker"),
+    ("{interrupting}", "looks like a marker"),
+    ("*sighs*", "looks like a marker"),
+    ("(she coughs)", "looks like a marker"),
+    ("<looking for her papers>", "looks like a marker"),
+    ("【sighs】", "has other brackets"),
+    ("「pauses」", "looks like a marker"),
 ]
+NEAR = [
+    ("[hangup]", CallerLine(hangs_up=True)),
+    ("[hang up]", CallerLine(hangs_up=True)),
+    ("[Hangs up.]", CallerLine(hangs_up=True)),
+    ("[end call]", CallerLine(hangs_up=True)),
+    ("[ends the call]", CallerLine(hangs_up=True)),
+    ("[disconnects]", CallerLine(hangs_up=True)),
+    ("(the caller hangs up)", CallerLine(hangs_up=True)),
+    ("*hangs up*", CallerLine(hangs_up=True)),
+    ("_hangs up_", CallerLine(hangs_up=True)),
+    ("— hangs up —", CallerLine(hangs_up=True)),
+    ("［hangs up］", CallerLine(hangs_up=True)),
+    ("「hangs up」", CallerLine(hangs_up=True)),
+    ("The caller hangs up.", CallerLine(hangs_up=True)),
+    ("[hangs up", CallerLine(hangs_up=True)),
+    ("[silence - 5 seconds.]", CallerLine(parts=(Silence(5),))),
+    ("【silence - 5 seconds】", CallerLine(parts=(Silence(5),))),
+    ("(silence - 3 s)", CallerLine(parts=(Silence(3),))),
+    ("(15 seconds of silence)", CallerLine(parts=(Silence(15),))),
+    ("<silence 5s>", CallerLine(parts=(Silence(5),))),
+    ("silence - 15 seconds", CallerLine(parts=(Silence(15),))),
+    ("[pause 3 s]", CallerLine(parts=(Silence(3),))),
+    ("[the caller was silent for 4 seconds]", CallerLine(parts=(Silence(4),))),
+    ("[press 1]", CallerLine(parts=(Keys("1"),))),
+    ("dtmf 12#", CallerLine(parts=(Keys("12#"),))),
+    ("[background noise: a tram]", CallerLine(parts=(Noise("a tram"),))),
+]
+
+
+@pytest.mark.parametrize(("marker", "meant"), NEAR)
+def test_what_is_nearly_a_marker_is_played_as_one_and_refused_in_a_file(marker: str, meant: CallerLine) -> None:
+    line, faults = parse_freely(f"Right. {marker}")
+
+    assert line == CallerLine(parts=(Speech("Right."), *meant.parts), hangs_up=meant.hangs_up)
+    assert [(fault.marker, fault.understood) for fault in faults] == [(marker, True)]
+    assert refused(marker).fix
+
+
+@pytest.mark.parametrize(
+    "marker", ["[interrupt after 3 words]", "(interrupts after 3 words)", "interrupts after 3 words"]
+)
+def test_an_interruption_may_be_written_otherwise_too(marker: str) -> None:
+    assert parse_freely(f"{marker} No!")[0] == CallerLine(AfterWords(3), (Speech("No!"),))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *(
+            "She always hangs up on me.",
+            "There was silence for 5 seconds.",
+            "I'm *really* in a hurry.",
+            "It is 5 * 3 * 2.",
+        ),
+        *(
+            "I've been *waiting* for an hour.",
+            "For two (or three), please.",
+            "My mail is jo_hangs_up@mail.com",
+            "a < b > c",
+        ),
+        *(
+            "Er sagte 「はい」.",
+            "I need a table – for two – on Friday.",
+            "The noise was terrible (my neighbour again).",
+        ),
+    ],
+)
+def test_what_only_resembles_a_marker_is_spoken(said: str) -> None:
+    assert parse_line(said) == CallerLine(parts=(Speech(said),))
+
+
+def test_stars_around_a_marker_are_no_speech() -> None:
+    assert parse_line("Bye. **[hangs up]**") == CallerLine(parts=(Speech("Bye."),), hangs_up=True)
 
 
 @pytest.mark.parametrize(("marker", "problem"), WRONG)
@@ -177,11 +255,11 @@ def test_punctuation_that_a_marker_leaves_behind_is_not_spoken() -> None:
     assert parse_line("Yes [silence - 2 s], I am here [silence - 2 s].").text == "Yes I am here"
 
 
-@given(st.text(alphabet="[](){}*silencehangs updtmfnoise:-0123456789 \"'.\n", max_size=60))
+@given(st.text(alphabet="[](){}［】*silencehangs updtmfnoise:-0123456789 \"'.\n", max_size=60))
 def test_whatever_a_model_writes_no_bracket_is_spoken(text: str) -> None:
     line, _ = parse_freely(text)
 
-    assert not {"[", "]"} & set(line.text)
+    assert not set("[]［】") & set(line.text)
 
 
 @given(st.text(max_size=60))

@@ -65,6 +65,22 @@ def test_another_process_gets_the_same_answer_from_the_same_past() -> None:
 def test_a_call_that_no_rule_fits_is_told_apart() -> None:
     tools = mocks(Mock(Answers.RETURNS, "ok", when=only("name", "Hobbs")))
 
-    for wrong in (call(name="Moss"), call("unknown"), ToolCall("book", {}, malformed="{")):
+    for wrong in (call(name="Moss"), call("unknown")):
         answer = tools.answer(wrong)
         assert (answer.matched, answer.is_error) == (False, True)
+
+
+def test_arguments_that_are_no_object_are_the_agents_own_fault() -> None:
+    answer = mocks(Mock(Answers.RETURNS, "ok")).answer(ToolCall("book", {}, malformed="{"))
+
+    assert (answer.matched, answer.is_error) == (True, True)
+
+
+def test_tools_that_end_a_call_or_hand_it_over_succeed_unless_a_mock_says_otherwise() -> None:
+    busy = ToolMocks({"transfer_to_human": (Mock(Answers.FAILS, "busy", times=1),)})
+
+    for name in ("end_call", "hang_up", "transfer_to_human"):
+        answer = ToolMocks().answer(call(name))
+        assert (answer.matched, answer.is_error) == (True, False)
+    assert busy.answer(call("transfer_to_human")).is_error
+    assert not busy.answer(call("transfer_to_human"), earlier=(call("transfer_to_human"),)).is_error

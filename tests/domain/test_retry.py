@@ -77,6 +77,30 @@ def test_a_refusal_is_not_asked_for_again() -> None:
     assert next_step(POLICY, refused, tried=Tried(1), now=NOW, jitter=MIDDLE) == Dead("refusal:bio")
 
 
+@pytest.mark.parametrize(
+    ("kind", "retry_after_s", "wait_s"),
+    [
+        (FailureKind.HELD, 1, 15),
+        (FailureKind.HELD, 100, 101),
+        (FailureKind.RATE_LIMITED, 30, 31),
+        (FailureKind.RATE_LIMITED, None, 15),
+        (FailureKind.SPEND_CAP, None, 990),
+        (FailureKind.BLOCKED, None, 990),
+        (FailureKind.TRANSIENT, None, 15),
+    ],
+)
+def test_an_attempt_that_was_paid_for_counts_whatever_ended_it(
+    kind: FailureKind, retry_after_s: float | None, wait_s: float
+) -> None:
+    failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
+
+    def step(attempt: int) -> RetryAt | Parked | Dead:
+        return next_step(POLICY, failure, tried=Tried(attempt, parked=0, paid=True), now=NOW, jitter=MIDDLE)
+
+    assert step(2) == RetryAt(NOW + timedelta(seconds=wait_s), "code")
+    assert step(POLICY.max_attempts) == Dead("code")
+
+
 @given(attempt=st.integers(1, 200), jitter=st.floats(0, 1, exclude_max=True))
 def test_a_delay_is_bounded_by_its_place_in_the_schedule(attempt: int, jitter: float) -> None:
     base = POLICY.schedule_s[min(attempt, 3) - 1]
@@ -94,14 +118,16 @@ def test_delays_never_get_shorter_with_more_attempts(attempt: int, jitter: float
     attempt=st.integers(1, 50),
     jitter=st.floats(0, 1, exclude_max=True),
     retry_after_s=st.none() | st.floats(-1e6, 1e12),
+    paid=st.booleans(),
 )
 def test_nothing_waits_in_the_past_or_longer_than_the_provider_may_ask(
-    kind: FailureKind, attempt: int, jitter: float, retry_after_s: float | None
+    kind: FailureKind, attempt: int, jitter: float, retry_after_s: float | None, *, paid: bool
 ) -> None:
     failure = Failure(kind, "code", "message", retry_after_s=retry_after_s)
 
-    step = next_step(POLICY, failure, tried=Tried(attempt, attempt, attempt), now=NOW, jitter=jitter)
+    step = next_step(POLICY, failure, tried=Tried(attempt, attempt, attempt, paid), now=NOW, jitter=jitter)
 
+    assert not (paid and isinstance(step, Parked))
     if not isinstance(step, Dead):
         when = step.when if isinstance(step, RetryAt) else step.until
         longest_s = max(POLICY.max_retry_after_s, POLICY.look_again_s) + 1.2 * POLICY.schedule_s[-1]

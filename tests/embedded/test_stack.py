@@ -223,6 +223,20 @@ def test_secrets_are_in_private_files_and_on_no_command_line(both_servers: Runni
     assert stat.S_IMODE(PostgresServer(home).data.stat().st_mode) == 0o700
 
 
+def test_the_log_tells_of_faults_without_the_values_of_their_statements(both_servers: RunningStack) -> None:
+    url = both_servers.database_url
+    ask(url, "CREATE TABLE calls (ref text PRIMARY KEY)")
+    insertion = "INSERT INTO calls VALUES ('said in a call')"
+    ask(url, insertion)
+
+    with pytest.raises(psycopg2.errors.UniqueViolation, match="said in a call"):
+        ask(url, insertion)
+
+    log = both_servers.home / "logs" / "postgres.log"
+    until(lambda: "duplicate key" in log.read_text())
+    assert "said in a call" not in log.read_text()
+
+
 def test_a_stack_ends_with_the_program_that_it_is_tied_to(home: Path) -> None:
     script = textwrap.dedent("""
         import pathlib, sys, time

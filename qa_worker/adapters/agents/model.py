@@ -49,12 +49,13 @@ class ModelCaller:
         request = _request(context, self._turned, caller_system(context.scenario), caller_chat(history))
         answer = self._model.say(request)
         if isinstance(answer.result, Failure):
-            return answer.result
+            return _billed(answer.result, answer)
         line = tidied(answer.result.text)
-        understood, _ = parse_freely(line)
+        understood, faults = parse_freely(line)
         if not understood.parts and not understood.hangs_up:
-            message = "The simulated caller said nothing that can be played."
-            return Failure(FailureKind.UNREADABLE, "caller_line", message)
+            said = "".join(f" {fault.marker} {fault.problem}." for fault in faults[:1] if fault.marker)
+            message = f"The simulated caller said nothing that can be played.{said}"
+            return _billed(Failure(FailureKind.UNREADABLE, "caller_line", message), answer)
         return CallerReply(line, understood.hangs_up, answer.usage, answer.cost_micro_usd)
 
 
@@ -67,3 +68,7 @@ def _request(context: PlayContext, turned: Turned, system: str, messages: tuple[
         key=str(context.workspace),
         within_s=limits.reply_s,
     )
+
+
+def _billed(failure: Failure, answer: ChatAnswer) -> Failure:
+    return replace(failure, usage=answer.usage, cost_micro_usd=answer.cost_micro_usd)

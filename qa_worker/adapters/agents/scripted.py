@@ -31,16 +31,22 @@ class ScriptedAgent:
         heard = [turn.text for turn in history if turn.role is Role.CALLER]
         reply = self._script.reply([*heard, told])
         turns: list[Turn] = []
-        latency_s = LATENCY_S
+        ready_s: list[float] = []
+        faults: dict[int, str] = {}
+        elapsed_s = LATENCY_S
         for number, call in enumerate(reply.calls):
             named = replace(call, id=call.id or f"{len(heard)}-{number}")
-            results, took_s = mocked(context.agent.mocks, (named,), before=(*history, *turns))
-            turns.extend((Turn(Role.AGENT, "", tool_calls=(named,)), *results))
-            latency_s += took_s
+            (answered,) = mocked(context.agent, (named,), before=(*history, *turns))
+            turns += [Turn(Role.AGENT, "", tool_calls=(named,)), answered.turn]
+            ready_s += [elapsed_s, elapsed_s + answered.took_s]
+            faults |= {len(turns) - 1: answered.fault} if answered.fault else {}
+            elapsed_s += answered.took_s
         if reply.text:
             turns.append(Turn(Role.AGENT, reply.text))
+            ready_s.append(elapsed_s)
         ends, transferred = close(turns)
-        return AgentReply(tuple(turns), latency_s, reply.ends or ends, transferred)
+        ended = reply.ends or ends
+        return AgentReply(tuple(turns), elapsed_s, ended, transferred, ready_s=tuple(ready_s), faults=faults)
 
 
 class ScriptedCaller:

@@ -10,13 +10,14 @@ from typing import Any
 from qa_worker.adapters.agents.web import timed_out
 from qa_worker.application.conversing import ChatAnswer
 from qa_worker.application.playing import AgentReply, PlayContext
+from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call_control import ends_call, transfers
 from qa_worker.domain.chat import Message, Said, agent_chat
 from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.evidence.excerpts import of_call
 from qa_worker.domain.failure import Failure
 from qa_worker.domain.fence import clean
 from qa_worker.domain.interruption import CUT_NOTE
-from qa_worker.domain.mocks import ToolMocks
 from qa_worker.domain.transcript import Role, ToolCall, Transcript, Turn
 
 MAX_ROUNDS = 10
@@ -25,19 +26,35 @@ MAX_ROUNDS = 10
 _DEEPEST = 64
 
 
-def mocked(mocks: ToolMocks, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[tuple[Turn, ...], float]:
-    """The tool turns that answer these calls, and how long all of them take on the run's clock.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The tool turn that answers one call, how long the tool took on the run's clock, and what of it is the test's fault."""
+
+    turn: Turn
+    took_s: float
+    fault: str = ""
+
+
+def mocked(agent: AgentUnderTest, calls: Sequence[ToolCall], *, before: Sequence[Turn]) -> tuple[Answered, ...]:
+    """The answers to these calls, which are made one after the other.
 
     `before` is the run so far: a mock may answer its second call otherwise than its first.
     """
     earlier = [past for turn in before for past in turn.tool_calls]
-    answered, took_s = [], 0.0
+    answered = []
     for call in calls:
-        answer = mocks.answer(call, earlier=earlier)
+        answer = agent.answer(call, earlier=earlier)
         earlier.append(call)
-        took_s += answer.after_s
-        answered.append(Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error))
-    return tuple(answered), took_s
+        turn = Turn(Role.TOOL, answer.text, tool_call_id=call.id, is_error=answer.is_error)
+        fault = "" if answer.matched else f"no mock answers {of_call(call)}"
+        answered.append(Answered(turn, answer.after_s, fault))
+    return tuple(answered)
+
+
+def first_word_s(turns: Sequence[Turn], ready_s: Sequence[float], *, otherwise: float) -> float:
+    """When the first word of these turns was there; `otherwise` where there is none."""
+    spoken_s = (there_s for turn, there_s in zip(turns, ready_s, strict=True) if turn.role is Role.AGENT and turn.text)
+    return next(spoken_s, otherwise)
 
 
 def close(turns: Sequence[Turn]) -> tuple[bool, bool]:
@@ -71,12 +88,12 @@ def converse(
         answer = say(agent_chat(so_far), left_s)
         reply.book(answer)
         if isinstance(answer.result, Failure):
-            return answer.result
+            return reply.failed(answer.result)
         said = Said(spoken(answer.result.text), tuple(map(_storable, answer.result.calls)))
         if not said.calls:
             reply.speak(said.text)
             break
-        reply.use(said, context.agent.mocks, before=so_far)
+        reply.use(said, context.agent, before=so_far)
         # who has said goodbye and hung up has nothing to add
         if said.text and any(close(reply.turns)):
             break
@@ -116,10 +133,11 @@ class _Reply:
     """One reply while it grows."""
 
     turns: list[Turn] = field(default_factory=list)
+    _ready_s: list[float] = field(default_factory=list)
+    _faults: dict[int, str] = field(default_factory=dict)
     _usage: Usage = field(default_factory=Usage)
     _cost: int | None = 0
     _elapsed_s: float = 0.0
-    _first_word_s: float | None = None
 
     def book(self, answer: ChatAnswer) -> None:
         names = (part.name for part in fields(Usage))
@@ -130,20 +148,34 @@ class _Reply:
 
     def speak(self, text: str) -> None:
         if text:
-            self.turns.append(Turn(Role.AGENT, text))
-            self._heard()
+            self._add(Turn(Role.AGENT, text))
 
-    def use(self, said: Said, mocks: ToolMocks, *, before: Sequence[Turn]) -> None:
-        if said.text:
-            self._heard()
-        results, took_s = mocked(mocks, said.calls, before=before)
-        self.turns.extend((Turn(Role.AGENT, said.text, tool_calls=said.calls), *results))
-        self._elapsed_s += took_s
+    def use(self, said: Said, agent: AgentUnderTest, *, before: Sequence[Turn]) -> None:
+        self._add(Turn(Role.AGENT, said.text, tool_calls=said.calls))
+        for answered in mocked(agent, said.calls, before=before):
+            self._elapsed_s += answered.took_s
+            if answered.fault:
+                self._faults[len(self.turns)] = answered.fault
+            self._add(answered.turn)
 
     def done(self) -> AgentReply:
         ends, transferred = close(self.turns)
-        latency_s = self._elapsed_s if self._first_word_s is None else self._first_word_s
-        return AgentReply(tuple(self.turns), latency_s, ends, transferred, self._usage, self._cost)
+        latency_s = first_word_s(self.turns, self._ready_s, otherwise=self._elapsed_s)
+        return AgentReply(
+            tuple(self.turns),
+            latency_s,
+            ends,
+            transferred,
+            self._usage,
+            self._cost,
+            ready_s=tuple(self._ready_s),
+            faults=self._faults,
+        )
 
-    def _heard(self) -> None:
-        self._first_word_s = self._elapsed_s if self._first_word_s is None else self._first_word_s
+    def failed(self, failure: Failure) -> Failure:
+        """The failure with what all messages of the reply have cost."""
+        return replace(failure, usage=self._usage, cost_micro_usd=self._cost)
+
+    def _add(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        self._ready_s.append(self._elapsed_s)

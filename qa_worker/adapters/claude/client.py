@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
+import aiohttp
 import anthropic
 import httpx2
 
@@ -24,7 +25,7 @@ _KEEP_ALIVE_S = 30.0
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds. `connect_s` is for reaching the server, TLS included, `read_s` the wait for the next byte, `pool_s` the
-    wait for a free connection; `total_s` ends the whole call, quick retries included.
+    wait for a free connection; `total_s` ends the whole request.
     """
 
     connect_s: float = 5.0
@@ -37,6 +38,10 @@ class UnusableBody(Exception):
     """An answer that is too long, or compressed though nobody asked for that: it is not read."""
 
 
+class CutBody(Exception):
+    """The connection broke in the middle of a successful answer, which may be billed."""
+
+
 class Client:
     """The SDK with the connections of one event loop."""
 
@@ -44,6 +49,14 @@ class Client:
         self._sdk = sdk
         self._free = asyncio.Semaphore(connections)
         self._pool_s = pool_s
+        self._base = str(sdk.base_url).rstrip("/")
+        # All said here: the SDK copies each default that it has to fill in, and parses a path that it has to complete.
+        self._options: anthropic.RequestOptions = {
+            "headers": _JSON,
+            "max_retries": 0,
+            "timeout": sdk.timeout,
+            "params": {},
+        }
 
     async def post(self, path: str, content: bytes) -> httpx2.Response:
         """The successful response to a JSON body, read to its end.
@@ -53,7 +66,9 @@ class Client:
         """
         await self._connection()
         try:
-            return await self._sdk.post(path, cast_to=httpx2.Response, content=content, options={"headers": _JSON})
+            return await self._sdk.post(
+                f"{self._base}{path}", cast_to=httpx2.Response, content=content, options=self._options
+            )
         finally:
             self._free.release()
 
@@ -130,19 +145,27 @@ class ClientPerLoop:
 
 
 _JSON = {"content-type": "application/json"}
+# aiohttp's errors slip through where the SDK's transport has no word for them.
+_BREAKS = (httpx2.TransportError, aiohttp.ClientError, OSError)
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, *, is_answer: bool) -> None:
         self._stream = stream
+        self._is_answer = is_answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise UnusableBody
-            yield chunk
+        try:
+            async for chunk in self._stream:
+                size += len(chunk)
+                if size > MAX_ANSWER_BYTES:
+                    raise UnusableBody
+                yield chunk
+        except _BREAKS as error:
+            if self._is_answer and not isinstance(error, httpx2.TimeoutException):
+                raise CutBody from error
+            raise
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -153,4 +176,4 @@ async def _bound(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise UnusableBody
     if isinstance(response.stream, httpx2.AsyncByteStream):
-        response.stream = _BoundedStream(response.stream)
+        response.stream = _BoundedStream(response.stream, is_answer=response.is_success)

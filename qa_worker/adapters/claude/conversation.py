@@ -14,18 +14,17 @@ import anthropic
 
 from qa_worker.adapters.claude.client import ClientPerLoop, Timeouts
 from qa_worker.adapters.claude.estimate import PastOutputs
-from qa_worker.adapters.claude.faults import FAULTS, bad_response, classify, deadline
+from qa_worker.adapters.claude.faults import FAULTS, bad_response, classify
 from qa_worker.adapters.claude.limits import read_limits
 from qa_worker.adapters.claude.message import read_body, read_text, read_usage, refusal_category
 from qa_worker.adapters.claude.request import CHARS_PER_TOKEN
-from qa_worker.adapters.claude.retrying import Sleep, with_quick_retries
 from qa_worker.application.conversing import ChatAnswer, ChatRequest
 from qa_worker.application.judging import RateLimits
 from qa_worker.application.limits import Need
 from qa_worker.domain.call import ToolSpec
 from qa_worker.domain.chat import Message, Said
 from qa_worker.domain.evaluation import Usage
-from qa_worker.domain.failure import Failure, FailureKind
+from qa_worker.domain.failure import Failure, FailureKind, deadline
 from qa_worker.domain.pricing import cost_micro_usd
 from qa_worker.domain.transcript import ToolCall
 
@@ -53,7 +52,6 @@ class AsyncClaudeChat:
         base_url: str | None = None,
         timeouts: Timeouts | None = None,
         connections: int = 1000,
-        sleep: Sleep = asyncio.sleep,
     ) -> None:
         """`base_url` None or empty means the public API; `now` (aware UTC) chooses the price.
 
@@ -63,15 +61,14 @@ class AsyncClaudeChat:
             api_key=api_key, base_url=base_url, timeouts=timeouts or Timeouts(), connections=connections
         )
         self._now = now
-        self._sleep = sleep
         self._past_output = PastOutputs()
 
     async def say(self, request: ChatRequest) -> ChatAnswer:
-        """See the port."""
+        """See the port: one request."""
         content = json.dumps(body(request)).encode()
         try:
             async with asyncio.timeout(request.within_s):
-                answer = await with_quick_retries(lambda: self._ask(content, request), sleep=self._sleep)
+                answer = await self._ask(content, request)
         except TimeoutError:
             return _failed(deadline())
         self._past_output.note(request.turned.model, answer.usage.output_tokens)

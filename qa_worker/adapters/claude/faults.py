@@ -14,7 +14,7 @@ from http import HTTPStatus
 import anthropic
 import httpx2
 
-from qa_worker.adapters.claude.client import UnusableBody
+from qa_worker.adapters.claude.client import CutBody, UnusableBody
 from qa_worker.domain.failure import Failure, FailureKind
 
 FAULTS = (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL)
@@ -66,21 +66,23 @@ def classify(error: Exception, *, now_s: float) -> Failure:
         return _status(error, now_s=now_s)
     if isinstance(error, anthropic.APIResponseValidationError) or _caused_by(error, (UnusableBody,)):
         return bad_response()
+    if isinstance(error, anthropic.AnthropicError) and not isinstance(error, anthropic.APIConnectionError):
+        return Failure(FailureKind.REJECTED, "sdk", f"The Anthropic SDK gave up ({type(error).__name__}).")
+    return _unanswered(error)
+
+
+def _unanswered(error: Exception) -> Failure:
+    """Nothing came, or not all of it."""
+    if _caused_by(error, (CutBody,)):
+        return Failure(FailureKind.TRANSIENT, "cut_answer", "The connection was cut in the middle of Claude's answer.")
     if isinstance(error, (anthropic.APITimeoutError, httpx2.TimeoutException)):
         return _timeout(error)
     if _caused_by(error, _UNSENDABLE):
         return Failure(
             FailureKind.BLOCKED, "bad_address", "The request can't be sent at all. Check ANTHROPIC_BASE_URL."
         )
-    if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError, httpx2.StreamError)):
-        # names of exception classes are safe to show, and tell a DNS fault from a refused certificate
-        return Failure(FailureKind.TRANSIENT, "connection", f"No connection to Claude ({type(_root(error)).__name__}).")
-    return Failure(FailureKind.REJECTED, "sdk", f"The Anthropic SDK gave up ({type(error).__name__}).")
-
-
-def deadline() -> Failure:
-    """The time for the whole request, quick retries included, is over."""
-    return Failure(FailureKind.TRANSIENT, "deadline", "The time for the whole request was over.")
+    # names of exception classes are safe to show, and tell a DNS fault from a refused certificate
+    return Failure(FailureKind.TRANSIENT, "connection", f"No connection to Claude ({type(_root(error)).__name__}).")
 
 
 def bad_response(request_id: str | None = None, *, status: int = 200) -> Failure:
@@ -131,8 +133,8 @@ def _verdict(error: anthropic.APIStatusError) -> tuple[FailureKind, str, str]:
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.MULTIPLE_CHOICES:
         return FailureKind.TRANSIENT, code, f"Claude failed with HTTP {status}{_typed(error)}."
     fix = _WHAT_TO_FIX.get(status, f"HTTP {status} is no answer of Claude's. Check ANTHROPIC_BASE_URL and proxies.")
-    # A wrong key, a missing permission, a model's wrong name: no call is to blame, and all of them wait for the mend.
-    kind = FailureKind.BLOCKED if status in _INSTALLATION else FailureKind.REJECTED
+    # A wrong key or address, a missing permission, a model's wrong name: no call is to blame, and all wait for the mend.
+    kind = FailureKind.BLOCKED if status in _INSTALLATION or status < HTTPStatus.BAD_REQUEST else FailureKind.REJECTED
     return kind, code, f"{fix}{_typed(error)}"
 
 

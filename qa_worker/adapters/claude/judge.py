@@ -9,14 +9,13 @@ import time
 import anthropic
 
 from qa_worker.adapters.claude.client import ClientPerLoop, Timeouts
-from qa_worker.adapters.claude.faults import FAULTS, classify, deadline
+from qa_worker.adapters.claude.faults import FAULTS, classify
 from qa_worker.adapters.claude.limits import read_limits
 from qa_worker.adapters.claude.message import read_answer
 from qa_worker.adapters.claude.request import body, model
-from qa_worker.adapters.claude.retrying import Sleep, with_quick_retries
 from qa_worker.application.judging import JudgeAnswer, JudgeRequest, RateLimits
 from qa_worker.domain.evaluation import Usage
-from qa_worker.domain.failure import Failure
+from qa_worker.domain.failure import Failure, deadline
 
 
 class AsyncClaudeJudge:
@@ -29,7 +28,6 @@ class AsyncClaudeJudge:
         base_url: str | None = None,
         timeouts: Timeouts | None = None,
         connections: int = 1000,
-        sleep: Sleep = asyncio.sleep,
     ) -> None:
         """`base_url` None or empty means the public API; give as many `connections` as calls are graded at a time.
 
@@ -39,14 +37,13 @@ class AsyncClaudeJudge:
         self._clients = ClientPerLoop(
             api_key=api_key, base_url=base_url, timeouts=self._timeouts, connections=connections
         )
-        self._sleep = sleep
 
     async def grade(self, request: JudgeRequest) -> JudgeAnswer:
-        """The answer, within `timeouts.total_s`; every fault of the provider is a `Failure` in it."""
+        """The answer of one request, within `timeouts.total_s`; every fault of the provider is a `Failure` in it."""
         content = json.dumps(body(request)).encode()
         try:
             async with asyncio.timeout(self._timeouts.total_s):
-                return await with_quick_retries(lambda: self._ask(content, request), sleep=self._sleep)
+                return await self._ask(content, request)
         except TimeoutError:
             return _failed(deadline(), request)
 

@@ -35,23 +35,28 @@ class StoredSizes:
 
     def estimate(self, version: RubricVersion, size: StoredSize, *, mean_output: int | None) -> Estimate:
         """See the port."""
-        static_chars, schema_bytes = self._of(version)
-        talk = max(size.call_chars - _TURN_CHARS * size.turns, 0)
-        chars = static_chars + size.agent_chars + talk + _FRAME_CHARS
+        static_chars, static_bytes = self._of(version)
+        chars = static_chars + size.agent_chars + _prompt(size.call_chars, size.turns)
         most = version.judge.max_tokens or DEFAULT_SPEC.max_tokens
         return Estimate(
             input_tokens=math.ceil(chars / CHARS_PER_TOKEN),
             output_tokens=min(mean_output or FIRST_OUTPUT_TOKENS, most),
-            body_bytes=chars + schema_bytes + _ITEM_BYTES,
+            body_bytes=static_bytes + size.agent_bytes + _prompt(size.call_bytes, size.turns) + _ITEM_BYTES,
         )
 
     def _of(self, version: RubricVersion) -> tuple[int, int]:
-        """(characters of the static part without the agent, bytes of the answer's schema)."""
+        """Of the static part without the agent: (characters, bytes with the answer's schema)."""
         known = self._static.get(version.id)
         if known is None:
             if len(self._static) >= _MAX_REMEMBERED:
                 self._static.clear()
-            schema = json.dumps(answer_schema(version.rubric))
-            known = (len(system_text(version.rubric, Agent(id=""))), len(schema))
+            schema = json.dumps(answer_schema(version.rubric), ensure_ascii=False)
+            text = system_text(version.rubric, Agent(id=""))
+            known = (len(text), len((text + schema).encode()))
             self._static[version.id] = known
         return known
+
+
+def _prompt(stored: int, turns: int) -> int:
+    """How long the prompt about a transcript is that is `stored` so long as JSON, both in characters or both in bytes."""
+    return max(stored - _TURN_CHARS * turns, 0) + _FRAME_CHARS

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from qa_worker.adapters.importers.fields import Id, Phrase, Text
 from qa_worker.adapters.importers.problems import refuse, shown
-from qa_worker.adapters.importers.written import Arguments, Name, Written, argument_rules, read_written
-from qa_worker.application.playing import AgentKind, Target
+from qa_worker.adapters.importers.written import (
+    Arguments,
+    Name,
+    Written,
+    argument_rules,
+    read_written,
+    written_problems,
+)
+from qa_worker.application.playing import SECRET_PREFIX, AgentKind, Target
 from qa_worker.domain.agent_under_test import AgentUnderTest, Conversation, Reply, Script
 from qa_worker.domain.call import Agent, ToolSpec
+from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.mocks import Answers, Mock, ToolMocks
 from qa_worker.domain.transcript import ToolCall
 
@@ -63,6 +72,11 @@ _TARGETS: Mapping[AgentKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+_WEB = re.compile(r"https?://[^\s/]+", re.IGNORECASE)
+_NAMED = re.compile(r"\$\{([^}]*)\}")
+_SECRET = re.compile(rf"{SECRET_PREFIX}[A-Za-z0-9_]+", re.ASCII)
+
+
 def parse_agent(text: str, *, source: str) -> AgentUnderTest:
     """The agent that a YAML or JSON text describes. Raises InvalidInput with `source`, line, field and fix."""
     return parse_agent_and_target(text, source=source)[0]
@@ -72,6 +86,11 @@ def parse_agent_and_target(text: str, *, source: str) -> tuple[AgentUnderTest, T
     """The same, with how the agent is reached: None where the file leaves that open. Raises InvalidInput."""
     read = read_written(text, _AgentIn, source=source, fixes=_FIXES)
     return read.under_test(), read.target.target() if read.target else None
+
+
+def agent_problems(text: str, *, source: str) -> tuple[InvalidInput, ...]:
+    """Everything for which `parse_agent` would refuse this text; nothing where it wouldn't."""
+    return written_problems(text, _AgentIn, source=source, fixes=_FIXES)
 
 
 def _wait(value: float) -> float:
@@ -124,6 +143,8 @@ class _ToolIn(Written):
 
 
 class _CallIn(Written):
+    mistaken: ClassVar[Mapping[str, str]] = {"args": "arguments", "name": "tool"}
+
     tool: Id
     arguments: dict[str, Any] | None = None
 
@@ -165,6 +186,25 @@ class _TargetIn(Written):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     body: dict[str, Any] | None = None
     call: Phrase | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _for_the_web(cls, url: str | None) -> str | None:
+        if url is not None and not _WEB.match(url.strip()):
+            raise refuse(f"is {shown(url)}, which no agent can be reached by", "Write https://, a host and a path")
+        if url is not None and "${" in url:
+            raise refuse("holds a ${...}, which is filled in in headers only", _FIXES["headers"])
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _known_secrets(cls, headers: dict[str, str] | None) -> dict[str, str] | None:
+        for name, value in (headers or {}).items():
+            unknown = next((one for one in _NAMED.findall(value) if not _SECRET.fullmatch(one)), None)
+            if unknown is not None:
+                fix = f"Let its name begin with {SECRET_PREFIX}: no other variable is ever sent"
+                raise refuse(f"names ${{{unknown}}}, which is not filled in", fix, at=(name,))
+        return headers
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:

@@ -113,6 +113,8 @@ Forms = Annotated[list[Phrase], BeforeValidator(_as_forms), AfterValidator(_not_
 
 
 class _ToolIn(Written):
+    mistaken: ClassVar[Mapping[str, str]] = {"args": "arguments", "name": "tool", "parameters": "arguments"}
+
     tool: Name
     arguments: Arguments | None = None
 
@@ -160,6 +162,8 @@ class _EndsIn(Written):
 
 
 class _LimitsIn(Written):
+    mistaken: ClassVar[Mapping[str, str]] = {"maxtokens": "max_reply_tokens", "turns": "max_turns", "timeout": "run_s"}
+
     max_turns: Annotated[int, _whole(1, _MOST_TURNS)] = _DEFAULTS.max_turns
     max_reply_tokens: Annotated[int, _whole(_FEWEST_TOKENS, _MOST_TOKENS)] = _DEFAULTS.max_reply_tokens
     reply_s: Seconds = _DEFAULTS.reply_s
@@ -175,7 +179,8 @@ class _ScenarioIn(Written):
         "name": "title",
         "script": "steps",
         "lines": "steps",
-        "maxturns": "limits.max_turns",
+        **dict.fromkeys(("maxturns", "maxturn"), "limits.max_turns"),
+        **dict.fromkeys(("maxreplytokens", "maxtokens"), "limits.max_reply_tokens"),
         "expectedoutcome": "expected",
     }
 

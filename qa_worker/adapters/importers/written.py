@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationError
 
 from qa_worker.adapters.importers.fields import Door
 from qa_worker.adapters.importers.json_values import check_json
 from qa_worker.adapters.importers.problems import all_from_validation, from_validation, kind_of, refuse, shown
 from qa_worker.adapters.importers.yaml_lines import line_of
-from qa_worker.adapters.importers.yaml_values import load_yaml
+from qa_worker.adapters.importers.yaml_values import QUOTED, load_yaml
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.markers import parse_line
 from qa_worker.domain.matching import ArgumentRule, Match
@@ -88,6 +88,14 @@ def _name(value: str) -> str:
     return value
 
 
+def _in_quotes(value: object) -> object:
+    """YAML reads `[silence - 5 seconds]` as a list, and `Hello: there` as an object."""
+    if isinstance(value, list | dict):
+        sign = "square brackets" if isinstance(value, list) else "a colon"
+        raise refuse(f"is {kind_of(value)}: so YAML reads {sign} without quotes", QUOTED)
+    return value
+
+
 def _line(value: str) -> str:
     try:
         parse_line(value)
@@ -141,5 +149,5 @@ def _check_rule(rule: ArgumentRule) -> None:
 
 FileId = Annotated[str, AfterValidator(_id)]
 Name = Annotated[str, AfterValidator(_name)]
-Line = Annotated[str, AfterValidator(_line)]
+Line = Annotated[str, BeforeValidator(_in_quotes), AfterValidator(_line)]
 Arguments = Annotated[dict[str, Any], AfterValidator(_arguments)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -12,7 +13,10 @@ from qa_worker.adapters.importers.json_values import not_json
 from qa_worker.adapters.importers.problems import WHOLE_FILE
 from qa_worker.domain.errors import InvalidInput
 
+QUOTED = "Put the line in quotes, such as '[silence - 5 seconds] Hello?'"
 _YAML = "Write YAML or JSON"
+# `opening: [silence - 5 seconds] Hello?` begins a list for YAML, and goes on as none.
+_BEGINS_WITH_BRACKET = re.compile(r"\s*(?:-\s+)*(?:[\w-]+:\s+)?\[")
 
 
 class _Loader(yaml.SafeLoader):
@@ -63,7 +67,9 @@ def _yaml(text: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
-        raise InvalidInput(WHOLE_FILE, f"is not YAML: {error.problem or error.context}", _YAML, line=line) from None
+        begun = text.split("\n")[line - 1 : line] if line else []
+        fix = QUOTED if any(map(_BEGINS_WITH_BRACKET.match, begun)) else _YAML
+        raise InvalidInput(WHOLE_FILE, f"is not YAML: {error.problem or error.context}", fix, line=line) from None
     except yaml.YAMLError as error:
         raise InvalidInput(WHOLE_FILE, f"is not YAML: {error}", _YAML) from None
     # Explicit tags (!!int, !!timestamp ...) end in int(), float() and dict look-ups whose errors PyYAML lets through.

@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, and_, func, or_, select
+from sqlalchemy import Connection, Engine, Row, Select, and_, case, func, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.engine import store_errors
-from qa_worker.adapters.postgres.letters import matching
+from qa_worker.adapters.postgres.letters import letter_figures, matching
+from qa_worker.adapters.postgres.runs import RUN_STATE
 from qa_worker.adapters.postgres.tables import (
     agents,
     alert_rules,
@@ -23,10 +24,11 @@ from qa_worker.adapters.postgres.tables import (
     delivery_attempts,
     endpoints,
     evaluations,
+    runs,
     workspaces,
 )
 from qa_worker.application.alert_queries import AlertView, DeliveryView, LetterFigures, LetterView, TryView
-from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
+from qa_worker.domain.dead_letter import Choice, LetterKind
 from qa_worker.domain.errors import InvalidInput
 from qa_worker.domain.work import WorkState
 
@@ -81,24 +83,8 @@ class PostgresAlertQueries:
 
     def letter_figures(self) -> LetterFigures:
         """See the port."""
-        columns = dead_letters.c
-        query = (
-            select(
-                columns.kind,
-                func.count().label("n"),
-                func.count().filter(columns.announced_at.is_(None)).label("unannounced"),
-                func.extract("epoch", func.clock_timestamp() - func.min(columns.died_at)).label("age_s"),
-            )
-            .where(columns.state == LetterState.OPEN.value)
-            .group_by(columns.kind)
-        )
         with store_errors(), self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return LetterFigures(
-            {row.kind: row.n for row in rows},
-            max((float(row.age_s) for row in rows), default=None),
-            sum(row.unannounced for row in rows),
-        )
+            return letter_figures(connection)
 
 
 _ALERTS: Select[Any] = (
@@ -129,11 +115,13 @@ _LETTERS = (
         deliveries.c.state.label("delivery_state"),
         evaluations.c.state.label("evaluation_state"),
         evaluations.c.verdict.label("verdict"),
+        case((runs.c.id.is_not(None), RUN_STATE)).label("run_state"),
     )
     .outerjoin(workspaces, workspaces.c.id == dead_letters.c.workspace_id)
     .outerjoin(endpoints, endpoints.c.id == dead_letters.c.endpoint_id)
     .outerjoin(deliveries, _of_kind(LetterKind.ALERT, deliveries.c.id))
     .outerjoin(evaluations, _of_kind(LetterKind.EVALUATION, evaluations.c.id))
+    .outerjoin(runs, _of_kind(LetterKind.RUN, runs.c.id))
 )
 
 
@@ -172,10 +160,17 @@ def _tries_of_letter(connection: Connection, row: Row[Any]) -> tuple[TryView, ..
         case LetterKind.ALERT.value:
             return tuple(_tries(connection, [row.ref_id]).get(row.ref_id, ()))
         case LetterKind.EVALUATION.value:
-            mine = select(attempts).where(attempts.c.evaluation_id == row.ref_id).order_by(attempts.c.started_at)
-            return tuple(TryView(**_tried(one)) for one in connection.execute(mine))
+            return _tries_of_evaluation(connection, attempts.c.evaluation_id == row.ref_id)
+        case LetterKind.RUN.value:
+            graded = select(runs.c.evaluation_id).where(runs.c.id == row.ref_id).scalar_subquery()
+            return _tries_of_evaluation(connection, attempts.c.evaluation_id == graded)
         case _:
             return ()
+
+
+def _tries_of_evaluation(connection: Connection, which: ColumnElement[bool]) -> tuple[TryView, ...]:
+    rows = connection.execute(select(attempts).where(which).order_by(attempts.c.started_at))
+    return tuple(TryView(**_tried(one)) for one in rows)
 
 
 def _tried(row: Row[Any]) -> dict[str, Any]:
@@ -206,4 +201,4 @@ def _outcome(row: Row[Any]) -> str:
         return "sent"
     if row.delivery_state == WorkState.DONE.value:
         return "delivered"
-    return row.verdict or row.delivery_state or row.evaluation_state or "gone"
+    return row.verdict or row.delivery_state or row.evaluation_state or row.run_state or "gone"

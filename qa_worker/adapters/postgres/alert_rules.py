@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, Select, delete, func, select
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
@@ -19,6 +21,8 @@ from qa_worker.application.alerting import Concern, KnownRule
 from qa_worker.domain.alert_rule import CONDITIONS, AlertRule, AlertSeverity, RuleKind
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.errors import InvalidInput
+
+log = structlog.get_logger(__name__)
 
 _HURRY_S = 5.0
 _CONCERNS_KEPT = 10_000
@@ -34,18 +38,50 @@ class RuleBook:
     def __init__(self, *, fresh_s: float = 5.0, now: Callable[[], float] = time.monotonic) -> None:
         self._fresh_s = fresh_s
         self._now = now
-        self._rules: dict[uuid.UUID, tuple[AlertRule, ...]] = {}
-        self._read_at = float("-inf")
+        self._reading = threading.Lock()
+        # None until they were read once: "no rules" must not be taken for "none known yet".
+        self._rules: dict[uuid.UUID, tuple[AlertRule, ...]] | None = None
+        self._looked_at = float("-inf")
         self._nudged: dict[Concern, float] = {}
+        self._strange: set[uuid.UUID] = set()
 
     def of(self, connection: Connection, workspace: WorkspaceId) -> tuple[AlertRule, ...]:
-        """The rules of a workspace. Two threads that read them at once both do, to the same end."""
-        now = self._now()
-        if now - self._read_at >= self._fresh_s:
-            # Also where the reading fails: the next one comes soon enough.
-            self._read_at = now
-            self._rules = _read(connection)
-        return self._rules.get(workspace, ())
+        """The rules of a workspace. Who comes before they were read once waits for them.
+
+        Raises what the reading raised. That has spoilt this transaction; the next one goes on with the rules that were
+        known before, where there were any.
+        """
+        known = self._rules
+        if known is None or self._is_stale():
+            known = self._read_again(connection)
+        return known.get(workspace, ())
+
+    def _is_stale(self) -> bool:
+        return self._now() - self._looked_at >= self._fresh_s
+
+    def _read_again(self, connection: Connection) -> dict[uuid.UUID, tuple[AlertRule, ...]]:
+        with self._reading:
+            known = self._rules
+            if known is not None and not self._is_stale():
+                return known  # another thread has read them meanwhile
+            began = self._now()
+            if known is not None:
+                # Also where the reading fails: the rules that are known will do until the next one.
+                self._looked_at = began
+            self._rules = known = self._read(connection)
+            self._looked_at = began
+            return known
+
+    def _read(self, connection: Connection) -> dict[uuid.UUID, tuple[AlertRule, ...]]:
+        grouped: dict[uuid.UUID, list[AlertRule]] = defaultdict(list)
+        for row in connection.execute(_HOT.order_by(alert_rules.c.created_at, alert_rules.c.id)):
+            rule = _to_rule(row)
+            if rule is not None:
+                grouped[row.workspace_id].append(rule)
+            elif row.id not in self._strange:
+                self._strange.add(row.id)
+                _log_strange(row)
+        return {workspace: tuple(rules) for workspace, rules in grouped.items()}
 
     def worth_a_nudge(self, concern: Concern, *, cooldown_s: float) -> bool:
         """False where this process asked for the same a moment ago: within the cooldown nothing more would be sent.
@@ -136,12 +172,17 @@ class PostgresAlertRules:
             raise InvalidInput("endpoints", "the workspace has no such endpoint", "See `qa-worker endpoints list`.")
 
     def _known(self, query: Select[Any]) -> list[KnownRule]:
-        return [
-            KnownRule(_to_rule(row), row.workspace_name, tuple(row.endpoint_ids or ()))
-            for row in self._connection.execute(query)
-        ]
+        found = []
+        for row in self._connection.execute(query):
+            rule = _to_rule(row)
+            if rule is None:
+                _log_strange(row)
+            else:
+                found.append(KnownRule(rule, row.workspace_name, tuple(row.endpoint_ids or ())))
+        return found
 
 
+_KINDS = frozenset(kind.value for kind in RuleKind)
 _ENDPOINT_IDS = (
     select(func.array_agg(alert_rule_endpoints.c.endpoint_id))
     .where(alert_rule_endpoints.c.rule_id == alert_rules.c.id)
@@ -153,14 +194,14 @@ _KNOWN = select(alert_rules, workspaces.c.name.label("workspace_name"), _ENDPOIN
 _HOT = select(alert_rules).where(alert_rules.c.enabled, alert_rules.c.kind.not_in([kind.value for kind in CONDITIONS]))
 
 
-def _read(connection: Connection) -> dict[uuid.UUID, tuple[AlertRule, ...]]:
-    grouped: dict[uuid.UUID, list[AlertRule]] = defaultdict(list)
-    for row in connection.execute(_HOT.order_by(alert_rules.c.created_at, alert_rules.c.id)):
-        grouped[row.workspace_id].append(_to_rule(row))
-    return {workspace: tuple(rules) for workspace, rules in grouped.items()}
+def _log_strange(row: Row[Any]) -> None:
+    log.error("rule_of_unknown_kind", rule_id=str(row.id), rule=row.name, kind=row.kind)
 
 
-def _to_rule(row: Row[Any]) -> AlertRule:
+def _to_rule(row: Row[Any]) -> AlertRule | None:
+    """The rule; None where it is of a kind that this version doesn't know: a later one wrote it, and was rolled back."""
+    if row.kind not in _KINDS:
+        return None
     return AlertRule(
         id=row.id,
         workspace=WorkspaceId(row.workspace_id),

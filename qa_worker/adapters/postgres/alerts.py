@@ -12,6 +12,7 @@ from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.alert_rules import RuleBook
+from qa_worker.adapters.postgres.delivery_letters import SWITCHED_OFF, bury_waiting
 from qa_worker.adapters.postgres.tables import (
     alert_matches,
     alert_rules,
@@ -82,18 +83,19 @@ class PostgresAlerts:
         )
         if added.one_or_none() is None:
             return []
-        chosen = select(endpoints.c.id).where(
-            endpoints.c.id == func.any(list(endpoint_ids)),
-            endpoints.c.state == "active",
-            endpoints.c.workspace_id == alert.workspace,
+        chosen = select(endpoints.c.id, endpoints.c.state).where(
+            endpoints.c.id == func.any(list(endpoint_ids)), endpoints.c.workspace_id == alert.workspace
         )
-        rows = [
-            _delivery_values(alert, endpoint_id, max_attempts)
-            for endpoint_id in self._connection.execute(chosen).scalars()
-        ]
+        states = {row.id: row.state for row in self._connection.execute(chosen)}
+        rows = [_delivery_values(alert, endpoint_id, max_attempts) for endpoint_id in states]
         if rows:
             self._connection.execute(plain_insert(deliveries), rows)
-        return [row["id"] for row in rows]
+        sent = [row["id"] for row in rows if states[row["endpoint_id"]] == "active"]
+        if len(sent) < len(rows):
+            # Whoever switches the endpoint on again can replay them.
+            never_sent = (deliveries.c.alert_id == alert.id) & deliveries.c.id.not_in(sent)
+            bury_waiting(self._connection, never_sent, SWITCHED_OFF, limit=len(rows))
+        return sent
 
     def forget(self, before: datetime, *, batch: int) -> int:
         """See the port."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Text, and_, cast, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import array
 
 from qa_worker.adapters.postgres.tables import agent_versions, agents, attempts, calls, evaluations
 from qa_worker.application.batching import AgentKey, Candidate, StoredSize
@@ -16,11 +17,17 @@ from qa_worker.domain.backlog import MOVABLE, Choice, Selection
 from qa_worker.domain.call import CallId, WorkspaceId, workspace_id
 from qa_worker.domain.work import Lane, WorkState
 
-# Characters, counted by the database: the transcript stays there. Its stored, compressed size would be cheaper to have
+# Counted by the database: the transcript stays there. Its stored, compressed size would be cheaper to have
 # and says little of the text.
-CALL_CHARS = func.length(cast(calls.c.transcript, Text))
-AGENT_CHARS = func.length(agent_versions.c.instructions) + func.length(cast(agent_versions.c.tools, Text))
-SIZE_COLUMNS = (CALL_CHARS.label("call_chars"), calls.c.turn_count, AGENT_CHARS.label("agent_chars"))
+_TOOLS = cast(agent_versions.c.tools, Text)
+# OFFSET 0: a transcript is written as text once, and not for each of its lengths.
+_TALK = select(cast(calls.c.transcript, Text).label("text")).correlate(calls).offset(0).lateral("talk")
+SIZE_COLUMNS = (
+    select(array([func.length(_TALK.c.text), func.octet_length(_TALK.c.text)])).scalar_subquery().label("call_size"),
+    calls.c.turn_count,
+    (func.length(agent_versions.c.instructions) + func.length(_TOOLS)).label("agent_chars"),
+    (func.octet_length(agent_versions.c.instructions) + func.octet_length(_TOOLS)).label("agent_bytes"),
+)
 
 _LATEST = 2000
 # A conversation of a scenario's run is graded with the run, by its rubric, and is no call of production.
@@ -105,7 +112,8 @@ def received(selection: Selection) -> list[ColumnElement[bool]]:
 
 def to_size(row: Any) -> StoredSize:
     """The size in a row that has `SIZE_COLUMNS`."""
-    return StoredSize(row.call_chars, row.turn_count, row.agent_chars)
+    call_chars, call_bytes = row.call_size
+    return StoredSize(call_chars, row.turn_count, row.agent_chars, call_bytes, row.agent_bytes)
 
 
 def _candidates(agent: AgentKey, version_id: uuid.UUID, selection: Selection) -> Select[Any]:

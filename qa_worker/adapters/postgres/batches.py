@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Text, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from qa_worker.adapters.postgres.backlog import SIZE_COLUMNS, to_size
@@ -16,6 +32,7 @@ from qa_worker.adapters.postgres.tables import (
     agent_versions,
     attempts,
     batch_items,
+    batch_promises,
     batches,
     calls,
     evaluations,
@@ -84,6 +101,10 @@ class PostgresBatches:
     def save(self, batch: Batch, *, lease_s: float) -> None:
         """See the port."""
         self._write(batch, {**_values(batch), "lease_until": _NOW + seconds(lease_s)})
+        if batch.state is BatchState.CREATING:
+            # From now on nobody can take back what it will cost.
+            self._connection.execute(delete(batch_promises).where(batch_promises.c.batch_id == batch.id))
+            self._connection.execute(_PROMISE, {"batch": batch.id})
 
     def leave(self, batch: Batch, *, wait_s: float) -> None:
         """See the port."""
@@ -164,11 +185,23 @@ class PostgresBatches:
             tokens = [token for token, result in results.items() if result is kind]
             if tokens:
                 open_ = _of(batch, tokens) & batch_items.c.result.is_(None)
-                self._connection.execute(update(batch_items).where(open_).values(result=kind.value))
+                settled = update(batch_items).where(open_).values(result=kind.value)
+                rows = self._connection.execute(settled.returning(*_ESTIMATE)).all()
+                self._keep_promise(batch, rows)
         if to_queue:
             waits = (evaluations.c.state == WorkState.PENDING.value) & (evaluations.c.lane == Lane.BATCH.value)
             left = update(evaluations).where(evaluations.c.id == func.any(list(to_queue)), waits)
             self._connection.execute(left.values(lane=Lane.BACKLOG.value))
+
+    def _keep_promise(self, batch: Batch, settled: Sequence[Row[Any]]) -> None:
+        """Whatever these items have cost is spent by now, and no longer promised."""
+        promised: Counter[uuid.UUID] = Counter()
+        for row in settled:
+            promised[row.workspace_id] += row.estimate_micro_usd or 0
+        for workspace, micro_usd in promised.items():
+            whose = (batch_promises.c.batch_id == batch.id) & (batch_promises.c.workspace_id == workspace)
+            less = {"micro_usd": batch_promises.c.micro_usd - micro_usd}
+            self._connection.execute(update(batch_promises).where(whose).values(less))
 
     def cost(self, batch: Batch) -> int | None:
         """See the port."""
@@ -270,6 +303,17 @@ _PLAIN = (
     "cancel_told_at",
     "cost_micro_usd",
     "failures",
+)
+_ESTIMATE = (batch_items.c.workspace_id, batch_items.c.estimate_micro_usd)
+_PROMISE = insert(batch_promises).from_select(
+    ["batch_id", "workspace_id", "micro_usd"],
+    select(
+        batch_items.c.batch_id,
+        batch_items.c.workspace_id,
+        func.coalesce(func.sum(batch_items.c.estimate_micro_usd), 0),
+    )
+    .where(batch_items.c.batch_id == bindparam("batch", type_=Uuid), batch_items.c.result.is_(None))
+    .group_by(batch_items.c.batch_id, batch_items.c.workspace_id),
 )
 _COUNTS = ("succeeded", "errored", "canceled", "expired")
 _COLUMNS = (*batches.c, func.extract("epoch", batches.c.items_leased_until - _NOW).label("items_leased_s"))

@@ -6,13 +6,17 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Uuid, bindparam, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 from sqlalchemy import insert as plain_insert
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, distinct_on
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
-from qa_worker.adapters.postgres.delivery_turns import QUEUE_NEXT, QUEUEABLE, QUEUEABLE_OF
+from qa_worker.adapters.postgres.delivery_letters import (
+    SWITCHED_OFF,
+    bury_waiting,
+    error_values,
+    write_delivery_letters,
+)
+from qa_worker.adapters.postgres.delivery_turns import QUEUE_NEXT, QUEUEABLE, QUEUEABLE_OF, SLOW
 from qa_worker.adapters.postgres.endpoints import NEWEST_FIRST, SIGNS, health_of, ref_of
 from qa_worker.adapters.postgres.tables import (
     alerts,
@@ -23,12 +27,11 @@ from qa_worker.adapters.postgres.tables import (
     workspaces,
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, seconds
-from qa_worker.application.delivering import NO_END, OFF, Address, DeliveryRecord, Errand, Gate
-from qa_worker.domain.endpoint import HealthRules
+from qa_worker.application.delivering import NO_END, Address, DeliveryRecord, Errand, Gate
+from qa_worker.domain.endpoint import HealthRules, is_slow, room
 from qa_worker.domain.errors import LeaseLost
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.work import Lease, WorkState, WorkStatus
-from qa_worker.messages import Queue, TaskName
 
 _NOW = func.clock_timestamp()
 _DIED = Failure(
@@ -36,7 +39,6 @@ _DIED = Failure(
     FailureKind.ABANDONED.value,
     "The process that sent this alert died or lost the database for longer than its lease.",
 )
-_OFF = Failure(FailureKind.REJECTED, OFF, "The endpoint is switched off.")
 _NO_END = Failure(
     FailureKind.TRANSIENT, NO_END, "The endpoint has been failing for as long as all tries of an alert would take."
 )
@@ -54,16 +56,17 @@ class PostgresDeliveries:
         row = self._connection.execute(_GATE, {"delivery": delivery_id}).one_or_none()
         if row is None:
             return None
-        return Gate(row.id, row.state == "active", health_of(row), row.last_success_at, row.now)
+        return Gate(row.id, row.state == "active", health_of(row), row.now)
 
     def status(self, delivery_id: uuid.UUID) -> WorkStatus | None:
         """See the port."""
         return self._work.status(delivery_id)
 
-    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, room: int, lease_s: float) -> Errand | None:
+    def claim(self, delivery_id: uuid.UUID, gate: Gate, *, rules: HealthRules, lease_s: float) -> Errand | None:
         """See the port."""
-        given = {"room": room, "endpoint": gate.endpoint_id}
-        leases = self._work.claim([delivery_id], lease_s=lease_s, only=_CLAIM, **given)
+        given = {**_rules(rules), "room": room(gate.health, rules), "endpoint": gate.endpoint_id}
+        only = _CLAIM_OF_SLOW if is_slow(gate.health, rules) else _CLAIM
+        leases = self._work.claim([delivery_id], lease_s=lease_s, only=only, **given)
         if not leases:
             return None
         row = self._connection.execute(_PARCEL, {"delivery": delivery_id}).one()
@@ -90,12 +93,12 @@ class PostgresDeliveries:
         """See the port."""
         now = self._release(lease, {"state": WorkState.DEAD.value, **failure_values(record)}, record)
         if now:
-            self._write_letters([self._row(lease.work_id)])
+            write_delivery_letters(self._connection, [self._row(lease.work_id)])
         return now
 
     def bury_open(self, endpoint_id: uuid.UUID, failure: Failure) -> int:
         """See the port."""
-        return self._bury_waiting(deliveries.c.endpoint_id == endpoint_id, failure, limit=_AT_ONCE)
+        return bury_waiting(self._connection, deliveries.c.endpoint_id == endpoint_id, failure, limit=_AT_ONCE)
 
     def bury_hopeless(self, rules: HealthRules, *, patience_s: float, limit: int) -> int:
         """See the port."""
@@ -105,9 +108,16 @@ class PostgresDeliveries:
         )
         # Only pending ones, which have an index; what is queued has a message, which ends it in the same way.
         pending = deliveries.c.state == WorkState.PENDING.value
-        waited = pending & (deliveries.c.created_at < _NOW - seconds(patience_s))
-        switched_off = self._bury_waiting(pending & deliveries.c.endpoint_id.in_(off), _OFF, limit=limit)
-        return switched_off + self._bury_waiting(waited & deliveries.c.endpoint_id.in_(failing), _NO_END, limit=limit)
+        # An attempt that was undone was one, too: the receiver asked for time.
+        tried = deliveries.c.attempt + deliveries.c.park_count > 0
+        # Its next try was due, and no pause can have been the reason why it didn't come.
+        overdue = deliveries.c.not_before < _NOW - seconds(rules.max_pause_s)
+        waited = pending & tried & overdue & (deliveries.c.created_at < _NOW - seconds(patience_s))
+        to_off, to_failing = deliveries.c.endpoint_id.in_(off), deliveries.c.endpoint_id.in_(failing)
+        return sum(
+            bury_waiting(self._connection, which, failure, limit=limit)
+            for which, failure in ((pending & to_off, SWITCHED_OFF), (waited & to_failing, _NO_END))
+        )
 
     def queue_new(self, delivery_ids: Sequence[uuid.UUID], rules: HealthRules, *, limit: int) -> Sequence[uuid.UUID]:
         """See the port."""
@@ -144,8 +154,8 @@ class PostgresDeliveries:
         buried = [row for row in expired if row.attempt >= row.max_attempts]
         for row in buried:
             lease = Lease(row.id, row.lease_token, row.attempt, row.max_attempts, row.started_at)
-            self._work.release(lease, {"state": WorkState.DEAD.value, **_error_values(_DIED)})
-        self._write_letters([self._row(row.id) for row in buried])
+            self._work.release(lease, {"state": WorkState.DEAD.value, **error_values(_DIED)})
+        write_delivery_letters(self._connection, [self._row(row.id) for row in buried])
         return len(freed), len(buried)
 
     def unsent(self, *, older_than_s: float, waiting: int, limit: int) -> Sequence[uuid.UUID]:
@@ -178,18 +188,8 @@ class PostgresDeliveries:
         self._connection.execute(_TRY, attempt)
         return True
 
-    def _bury_waiting(self, which: ColumnElement[bool], failure: Failure, *, limit: int) -> int:
-        rows = self._work.bury_waiting(which, _error_values(failure), limit=limit)
-        self._write_letters(rows)
-        return len(rows)
-
     def _row(self, delivery_id: uuid.UUID) -> Row[Any]:
         return self._connection.execute(select(deliveries).where(deliveries.c.id == delivery_id)).one()
-
-    def _write_letters(self, rows: Sequence[Row[Any]]) -> None:
-        failed = self._connection.execute(_FIRST_ERRORS, {"ids": [row.id for row in rows]}) if rows else ()
-        first_errors = {row.delivery_id: row.error_message for row in failed}
-        write_letters(self._connection, [_letter(row, first_errors.get(row.id, "")) for row in rows])
 
 
 # The sweep takes the rest.
@@ -201,7 +201,14 @@ _OTHER = deliveries.alias("other")
 _RUNNING = select(func.count()).where(
     _OTHER.c.state == WorkState.RUNNING.value, _OTHER.c.endpoint_id == bindparam("endpoint")
 )
-_CLAIM = claiming(deliveries, _RUNNING.scalar_subquery() < bindparam("room"))
+_HAS_ROOM = _RUNNING.scalar_subquery() < bindparam("room")
+_RUNNING_TO_SLOW = (
+    select(func.count())
+    .join(endpoints, endpoints.c.id == _OTHER.c.endpoint_id)
+    .where(_OTHER.c.state == WorkState.RUNNING.value, SLOW)
+)
+_CLAIM = claiming(deliveries, _HAS_ROOM)
+_CLAIM_OF_SLOW = claiming(deliveries, _HAS_ROOM, _RUNNING_TO_SLOW.scalar_subquery() < bindparam("slow_room"))
 _GATE = (
     select(
         endpoints.c.id,
@@ -209,7 +216,7 @@ _GATE = (
         endpoints.c.failing_since,
         endpoints.c.consecutive_failures,
         endpoints.c.paused_until,
-        endpoints.c.last_success_at,
+        endpoints.c.took_s,
         _NOW.label("now"),
     )
     .join(deliveries, deliveries.c.endpoint_id == endpoints.c.id)
@@ -237,39 +244,15 @@ _PARCEL = (
     .join(workspaces, workspaces.c.id == endpoints.c.workspace_id)
     .where(deliveries.c.id == bindparam("delivery"))
 )
-_FIRST_ERRORS = (
-    select(delivery_attempts.c.delivery_id, delivery_attempts.c.error_message)
-    .ext(distinct_on(delivery_attempts.c.delivery_id))
-    .where(
-        delivery_attempts.c.delivery_id == func.any(bindparam("ids", type_=ARRAY(Uuid))),
-        delivery_attempts.c.error_kind.is_not(None),
-    )
-    .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.started_at)
-)
 
 
-def _rules(rules: HealthRules) -> dict[str, int]:
-    return {"room": rules.in_flight, "threshold": rules.threshold}
-
-
-def _letter(row: Row[Any], first_error: str) -> Letter:
-    return Letter(
-        kind="alert",
-        ref_id=row.id,
-        workspace_id=row.workspace_id,
-        endpoint_id=row.endpoint_id,
-        queue=Queue.SEND_ALERT.value,
-        task=TaskName.SEND_ALERT.value,
-        reason=row.error_code,
-        attempts=row.attempt,
-        first_error=first_error or row.error_message,
-        last_error=row.error_message,
-        payload={"delivery_id": str(row.id), "alert_id": str(row.alert_id)},
-    )
-
-
-def _error_values(failure: Failure) -> dict[str, Any]:
-    return {"error_kind": failure.kind.value, "error_code": failure.code, "error_message": failure.message}
+def _rules(rules: HealthRules) -> dict[str, float]:
+    return {
+        "room": rules.in_flight,
+        "threshold": rules.threshold,
+        "slow": rules.slow_s,
+        "slow_room": rules.slow_in_flight,
+    }
 
 
 def _abandoned(row: Row[Any]) -> dict[str, Any]:
@@ -280,5 +263,5 @@ def _abandoned(row: Row[Any]) -> dict[str, Any]:
         "result": "abandoned",
         "started_at": row.started_at,
         "ended_at": row.lease_until,
-        **_error_values(_DIED),
+        **error_values(_DIED),
     }

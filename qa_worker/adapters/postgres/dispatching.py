@@ -1,4 +1,5 @@
-"""Which evaluations are sent next: live before backlog, workspaces in turn, no model beyond its room.
+"""Which evaluations are sent next: live before backlog, workspaces in turn, no model beyond its room, nothing that a
+spent budget would hold back.
 
 A rubric version belongs to one workspace and one model. So the index of due work begins with it, and a walk from one
 version to the next finds everybody who has something pending, however long anybody's backlog is.
@@ -7,7 +8,7 @@ version to the next finds everybody who has something pending, however long anyb
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import ARRAY, Connection, Integer, Row, Select, Text, Uuid, bindparam, column, func, literal, select
@@ -16,6 +17,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from qa_worker.adapters.postgres.tables import evaluations, rubric_versions
 from qa_worker.adapters.postgres.work import is_sent, seconds
 from qa_worker.application.ports import Room, UnderWay
+from qa_worker.application.purse import Left
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.work import Lane, WorkState
 
@@ -32,9 +34,9 @@ _WORK = evaluations.c
 _PENDING: ColumnElement[bool] = (_WORK.state == WorkState.PENDING.value) & (_WORK.lane == bindparam("lane"))
 
 
-def wanted_models(connection: Connection) -> Collection[str]:
-    """The models that pending work is graded by."""
-    return {version.model for lane in LANES for version in connection.execute(_VERSIONS, {"lane": lane.value})}
+def wanted_models(connection: Connection, lanes: Iterable[Lane] = LANES) -> Collection[str]:
+    """The models that pending work of these lanes is graded by."""
+    return {version.model for lane in lanes for version in connection.execute(_VERSIONS, {"lane": lane.value})}
 
 
 def begin_dispatch(connection: Connection) -> UnderWay | None:
@@ -55,16 +57,20 @@ def choose_due(connection: Connection, room: Room, *, batch: int) -> list[uuid.U
     chosen: list[uuid.UUID] = []
     for lane, most in zip(LANES, (room.live, room.backlog), strict=True):
         left = min(batch, most) - len(chosen)
-        for row in _in_turn(connection, lane, left, rooms) if left > 0 else ():
+        for row in _in_turn(connection, lane, left, rooms, room.left) if left > 0 else ():
             chosen.append(row.id)
             if row.model in rooms:
                 rooms[row.model] -= 1
     return chosen
 
 
-def _in_turn(connection: Connection, lane: Lane, room: int, rooms: dict[str, int]) -> Sequence[Row[Any]]:
+def _in_turn(connection: Connection, lane: Lane, room: int, rooms: dict[str, int], money: Left) -> Sequence[Row[Any]]:
     found = connection.execute(_VERSIONS, {"lane": lane.value}).all()
-    versions = [version for version in found if rooms.get(version.model, room) > 0]
+    versions = [
+        version
+        for version in found
+        if rooms.get(version.model, room) > 0 and not (version.model and money.is_spent(version.workspace_id))
+    ]
     if not versions:
         return []
     by_model = {version.model: rooms.get(version.model, room) for version in versions}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Double, Row, bindparam, delete, func, or_, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
@@ -22,6 +22,7 @@ from qa_worker.domain.endpoint import EndpointKind, Health
 from qa_worker.domain.errors import InvalidInput
 
 _NOW = func.clock_timestamp()
+_NOTED_EVERY_S = 60.0
 _ACTIVE, _DISABLED = "active", "disabled"
 
 
@@ -92,6 +93,8 @@ class PostgresEndpoints:
 
     def rotate_secret(self, endpoint_id: uuid.UUID, sealed: bytes, *, overlap_s: float) -> None:
         """See the port."""
+        # Two who rotate at once take turns, or each would miss the other's secret, and it would never expire.
+        self.hold(endpoint_id)
         of_it = endpoint_secrets.c.endpoint_id == endpoint_id
         self._connection.execute(delete(endpoint_secrets).where(of_it, endpoint_secrets.c.expires_at <= _NOW))
         self._connection.execute(
@@ -125,10 +128,13 @@ class PostgresEndpoints:
         """See the port."""
         self._connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(_health_values(health)))
 
-    def succeeded(self, endpoint_id: uuid.UUID) -> None:
+    def took(self, endpoint_id: uuid.UUID, took_s: float, *, slow_s: float) -> None:
         """See the port."""
-        values = {"last_success_at": _NOW, **_health_values(Health())}
-        self._connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(values))
+        self._connection.execute(_TOOK, {"endpoint": endpoint_id, "took": took_s, "slow": slow_s})
+
+    def succeeded(self, endpoint_id: uuid.UUID, *, took_s: float, slow_s: float) -> None:
+        """See the port."""
+        self._connection.execute(_SUCCEEDED, {"endpoint": endpoint_id, "took": took_s, "slow": slow_s})
 
     def reseal(self, endpoint_id: uuid.UUID, target: bytes, secrets: Sequence[tuple[bytes, bytes]]) -> None:
         """See the port."""
@@ -144,15 +150,36 @@ class PostgresEndpoints:
 
 SIGNS = or_(endpoint_secrets.c.expires_at.is_(None), endpoint_secrets.c.expires_at > _NOW)
 NEWEST_FIRST = (endpoint_secrets.c.expires_at.desc().nulls_first(), endpoint_secrets.c.created_at.desc())
-_HEALTH = (endpoints.c.failing_since, endpoints.c.consecutive_failures, endpoints.c.paused_until)
+_HEALTH = (
+    endpoints.c.failing_since,
+    endpoints.c.consecutive_failures,
+    endpoints.c.paused_until,
+    endpoints.c.took_s,
+)
 _ENDPOINT = select(endpoints, workspaces.c.name.label("workspace_name")).join(
     workspaces, workspaces.c.id == endpoints.c.workspace_id
+)
+# What is no news is not written: all deliveries to an endpoint share its row.
+_JUST_TOOK, _SLOW = bindparam("took", type_=Double), bindparam("slow", type_=Double)
+_PACE = func.coalesce((endpoints.c.took_s + _JUST_TOOK) / 2, _JUST_TOOK)
+_PACE_IS_NEWS = endpoints.c.took_s.is_(None) | (func.greatest(endpoints.c.took_s, _JUST_TOOK) > _SLOW)
+_TOOK = update(endpoints).where(endpoints.c.id == bindparam("endpoint"), _PACE_IS_NEWS).values(took_s=_PACE)
+_NEWS = _PACE_IS_NEWS | (
+    endpoints.c.failing_since.is_not(None)
+    | (endpoints.c.consecutive_failures > 0)
+    | endpoints.c.last_success_at.is_(None)
+    | (endpoints.c.last_success_at < _NOW - seconds(_NOTED_EVERY_S))
+)
+_SUCCEEDED = (
+    update(endpoints)
+    .where(endpoints.c.id == bindparam("endpoint"), _NEWS)
+    .values(last_success_at=_NOW, failing_since=None, consecutive_failures=0, took_s=_PACE)
 )
 
 
 def health_of(row: Any) -> Health:
     """The health in a row of `endpoints`."""
-    return Health(row.failing_since, row.consecutive_failures, row.paused_until)
+    return Health(row.failing_since, row.consecutive_failures, row.paused_until, row.took_s)
 
 
 def _health_values(health: Health) -> dict[str, Any]:

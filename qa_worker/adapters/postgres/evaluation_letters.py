@@ -17,8 +17,13 @@ from qa_worker.messages import Queue, TaskName
 
 _RETRY = "qa-worker retry"
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
-# Asked of the table: what a commit had ended before whose answer was lost may have begun anew by now.
-_DEAD = select(evaluations).where(evaluations.c.id == func.any(_IDS), evaluations.c.state == WorkState.DEAD.value)
+# Asked of the table: what a commit had ended before whose answer was lost may have begun anew by now. The grading of a
+# run has no letter of its own: the run's tells of it, and its replay is what grades again.
+_DEAD = select(evaluations).where(
+    evaluations.c.id == func.any(_IDS),
+    evaluations.c.state == WorkState.DEAD.value,
+    evaluations.c.lane != Lane.RUN.value,
+)
 _FIRST_ERRORS = (
     select(attempts.c.evaluation_id, attempts.c.error_message)
     .ext(distinct_on(attempts.c.evaluation_id))
@@ -42,13 +47,18 @@ _SETTLE = (
 
 
 def write_evaluation_letters(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:
-    """A letter for each of these that is dead."""
+    """A letter for each of these that is dead and no run's."""
     if not evaluation_ids:
         return
-    given = {"ids": list(evaluation_ids)}
-    first_errors = {row.evaluation_id: row.error_message for row in connection.execute(_FIRST_ERRORS, given)}
-    dead = connection.execute(_DEAD, given).all()
-    write_letters(connection, [_letter(row, first_errors.get(row.id, "")) for row in dead])
+    firsts = first_errors(connection, evaluation_ids)
+    dead = connection.execute(_DEAD, {"ids": list(evaluation_ids)}).all()
+    write_letters(connection, [_letter(row, firsts.get(row.id, "")) for row in dead])
+
+
+def first_errors(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """What went wrong first with each of these, where anything did."""
+    rows = connection.execute(_FIRST_ERRORS, {"ids": list(evaluation_ids)})
+    return {row.evaluation_id: row.error_message for row in rows}
 
 
 def settle_revived(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> None:

@@ -6,27 +6,53 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Row, Uuid, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    Uuid,
+    bindparam,
+    column,
+    delete,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import CALL_COLUMNS, to_call
 from qa_worker.adapters.postgres.dispatching import begin_dispatch, choose_due, wanted_models
 from qa_worker.adapters.postgres.evaluation_letters import settle_revived, write_evaluation_letters
-from qa_worker.adapters.postgres.finishing import Finished, evidence_to_json, write_attempts, write_finished
+from qa_worker.adapters.postgres.expenses import Expenses, utc_day
+from qa_worker.adapters.postgres.finishing import (
+    Finished,
+    evidence_to_json,
+    renew_parking,
+    write_attempts,
+    write_finished,
+)
 from qa_worker.adapters.postgres.rubrics import rubric_from_json
 from qa_worker.adapters.postgres.tables import (
     agent_versions,
     agents,
     attempts,
+    batch_items,
+    batches,
     calls,
+    evaluation_scores,
     evaluations,
+    findings,
     rubric_versions,
     rubrics,
     workspaces,
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming, failure_values, is_sent, usage_values
 from qa_worker.application.ports import (
+    Asked,
     AttemptRecord,
     CallKey,
     Claimed,
@@ -37,12 +63,14 @@ from qa_worker.application.ports import (
     UnderWay,
     WorkRef,
 )
+from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import CallId, WorkspaceId
 from qa_worker.domain.errors import LeaseLost
-from qa_worker.domain.evaluation import Evaluation, Verdict
+from qa_worker.domain.evaluation import Evaluation, Usage, Verdict
 from qa_worker.domain.evidence.facts import Evidence
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import JudgeKind, JudgeSpec
+from qa_worker.domain.verdict import UNREADABLE
 from qa_worker.domain.work import WORKER_DIED, Lane, Lease, WorkState, WorkStatus
 
 _DIED = "The process that worked on this call died or lost the database for longer than its lease."
@@ -51,8 +79,9 @@ _DIED = "The process that worked on this call died or lost the database for long
 class PostgresEvaluations:
     """Implements the port `Evaluations` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, expenses: Expenses) -> None:
         self._connection = connection
+        self._expenses = expenses
         self._work = WorkRows(connection, evaluations)
         self._held: set[uuid.UUID] = set()
         self._finished: list[Finished] = []
@@ -98,13 +127,27 @@ class PostgresEvaluations:
         )
         return {CallId(row.call_id): row.id for row in self._connection.execute(latest)}
 
+    def asked(self, about: Sequence[tuple[CallId, uuid.UUID | None]], *, share: int) -> Sequence[Asked | None]:
+        """See the port."""
+        if not about:
+            return []
+        given = {"call_ids": [one for one, _ in about], "evaluation_ids": [one for _, one in about], "share": share}
+        rows = {row.place: row for row in self._connection.execute(_ASKED, given)}
+        return [_found(rows[place], share) if place in rows else None for place in range(1, len(about) + 1)]
+
     def claim(
-        self, evaluation_ids: Sequence[uuid.UUID], *, lease_s: float, of_call: CallId | None = None
+        self,
+        evaluation_ids: Sequence[uuid.UUID],
+        *,
+        lease_s: float,
+        of_calls: Sequence[CallId] = (),
+        only_sent: bool = False,
     ) -> Sequence[Claimed | Malformed]:
         """See the port."""
-        if of_call is None:
+        if not of_calls:
             return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s))
-        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=_CLAIM_OF_CALL, of_call=of_call))
+        only = _CLAIM_SENT_OF_CALLS if only_sent else _CLAIM_OF_CALLS
+        return self.loaded(self._work.claim(evaluation_ids, lease_s=lease_s, only=only, of_calls=list(of_calls)))
 
     def loaded(self, leases: Sequence[Lease]) -> Sequence[Claimed | Malformed]:
         """What was claimed before, with all that it needs, in this order; whether the leases still hold isn't asked."""
@@ -116,8 +159,16 @@ class PostgresEvaluations:
 
     def failures(self, evaluation_id: uuid.UUID, kind: FailureKind) -> int:
         """See the port."""
-        of_kind = (attempts.c.evaluation_id == evaluation_id) & (attempts.c.error_kind == kind.value)
-        return int(self._connection.execute(select(func.count()).where(of_kind)).scalar_one())
+        of_kind = (
+            select(func.count())
+            .join_from(attempts, evaluations, evaluations.c.id == attempts.c.evaluation_id)
+            .where(
+                evaluations.c.id == evaluation_id,
+                attempts.c.error_kind == kind.value,
+                attempts.c.started_at >= func.coalesce(evaluations.c.revived_at, evaluations.c.created_at),
+            )
+        )
+        return int(self._connection.execute(of_kind).scalar_one())
 
     def hold(self, leases: Sequence[Lease]) -> Held:
         """See the port."""
@@ -134,7 +185,7 @@ class PostgresEvaluations:
         self, lease: Lease, call: CallKey, evaluation: Evaluation, evidence: Evidence, record: AttemptRecord
     ) -> None:
         """See the port."""
-        self._finished.append(Finished(lease, call.id, evaluation, evidence, record))
+        self._finished.append(Finished(lease, call, evaluation, evidence, record))
 
     def flush(self) -> None:
         """Write the results that this transaction was given. Raises LeaseLost."""
@@ -148,6 +199,8 @@ class PostgresEvaluations:
         mine = [one for one in finished if one.lease.token in self._held]
         if mine:
             write_finished(self._connection, mine)
+            for one in mine:
+                self._expenses.note(one.call.workspace, utc_day(one.record.ended_at), one.record.cost_micro_usd)
 
     def wait(self, lease: Lease, *, wait_s: float, reason: str, counts: bool, record: AttemptRecord) -> None:
         """See the port."""
@@ -169,17 +222,23 @@ class PostgresEvaluations:
             self._connection.execute(
                 update(evaluations).where(evaluations.c.id == lease.work_id).values(self._summed_usage(record))
             )
+            self._note(lease, record)
 
     def revive(self, call_ids: Sequence[CallId]) -> Sequence[WorkRef]:
         """See the port."""
         which = evaluations.c.call_id == func.any(list(call_ids)) if call_ids else evaluations.c.id.is_not(None)
-        revived = _refs(self._work.revive(which))
-        settle_revived(self._connection, [ref.evaluation_id for ref in revived])
+        rows = self._work.revive(_NO_RUNS & which, UNDECIDED, done=_UNREAD if call_ids else None)
+        revived = _refs(rows)
+        ids = [ref.evaluation_id for ref in revived]
+        # What proven breaches had given it without the judge is measured anew.
+        for part in (evaluation_scores, findings):
+            self._connection.execute(delete(part).where(part.c.evaluation_id == func.any(ids)))
+        settle_revived(self._connection, ids)
         return revived
 
     def revive_one(self, evaluation_id: uuid.UUID) -> WorkRef | None:
         """See the port."""
-        return next(iter(_refs(self._work.revive(evaluations.c.id == evaluation_id))), None)
+        return next(iter(_refs(self._work.revive(_NO_RUNS & (evaluations.c.id == evaluation_id), UNDECIDED))), None)
 
     def _release(self, lease: Lease, values: dict[str, Any], record: AttemptRecord) -> None:
         """Write the end of an attempt. Nothing is done where this very end was written, by a commit whose answer was lost."""
@@ -189,7 +248,15 @@ class PostgresEvaluations:
             if self._written([lease.token]).get(lease.token) != record.result:
                 raise
         else:
-            write_attempts(self._connection, [(lease, record)])
+            if not (_was_not_asked(record) and renew_parking(self._connection, lease, record)):
+                write_attempts(self._connection, [(lease, record)])
+            self._note(lease, record)
+
+    def _note(self, lease: Lease, record: AttemptRecord) -> None:
+        if record.cost_micro_usd:
+            whose = select(evaluations.c.workspace_id).where(evaluations.c.id == lease.work_id)
+            workspace = self._connection.execute(whose).scalar_one()
+            self._expenses.note(workspace, utc_day(record.ended_at), record.cost_micro_usd)
 
     def in_flight(self) -> Mapping[WorkspaceId, int]:
         """See the port."""
@@ -215,7 +282,7 @@ class PostgresEvaluations:
 
     def free_expired(self, *, limit: int) -> tuple[int, int]:
         """See the port."""
-        expired = self._work.expired(limit=limit)
+        expired = self._work.expired(limit=limit, only=~_IN_A_BATCH)
         if not expired:
             return 0, 0
         self._connection.execute(plain_insert(attempts), [_abandoned(row) for row in expired])
@@ -266,10 +333,86 @@ class PostgresEvaluations:
         return known
 
 
+def _asked() -> Select[Any]:
+    """Calls, their evaluations, and what each one's workspace has under way of live work, counted no further than its share."""
+    given = [bindparam("call_ids", type_=ARRAY(Uuid)), bindparam("evaluation_ids", type_=ARRAY(Uuid))]
+    about = (
+        func.unnest(*given)
+        .table_valued(column("call_id", Uuid), column("evaluation_id", Uuid), with_ordinality="place")
+        .render_derived(name="about")
+    )
+    named = about.c.evaluation_id
+    latest = (
+        select(evaluations.c.id, evaluations.c.state)
+        .where(evaluations.c.call_id == calls.c.id, named.is_(None) | (evaluations.c.id == named))
+        .order_by(evaluations.c.created_at.desc())
+        .limit(1)
+        .lateral("latest")
+    )
+    live = (
+        select(evaluations.c.id)
+        .where(
+            evaluations.c.workspace_id == calls.c.workspace_id,
+            evaluations.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value]),
+            is_sent(evaluations),  # as the index has it
+            evaluations.c.lane == Lane.LIVE.value,
+        )
+        .limit(bindparam("share", type_=Integer))
+        .correlate(calls)
+        .subquery()
+    )
+    under_way = select(func.count()).select_from(live).scalar_subquery().label("under_way")
+    return select(
+        about.c.place,
+        calls.c.id.label("call_id"),
+        calls.c.workspace_id,
+        calls.c.agent_id,
+        latest.c.id,
+        latest.c.state,
+        under_way,
+    ).select_from(about.join(calls, calls.c.id == about.c.call_id).join(latest, literal(value=True), isouter=True))
+
+
+def _found(row: Row[Any], share: int) -> Asked:
+    key = CallKey(CallId(row.call_id), WorkspaceId(row.workspace_id), row.agent_id)
+    return Asked(key, row.id, None if row.state is None else WorkState(row.state), share - row.under_way)
+
+
+_ASKED = _asked()
+# Its answers could not be read.
+_UNREAD = (evaluations.c.verdict == Verdict.NEEDS_REVIEW.value) & func.starts_with(evaluations.c.reasons[1], UNREADABLE)
+# What a batch holds isn't taken from it, however long nobody looked: its answer is paid for, and asked for once. The job
+# that goes on with batches frees what no answer will come for.
+_IN_A_BATCH = (evaluations.c.lane == Lane.BATCH.value) & (
+    select(batch_items.c.token)
+    .join(batches, batches.c.id == batch_items.c.batch_id)
+    .where(
+        batch_items.c.evaluation_id == evaluations.c.id,
+        batch_items.c.token == evaluations.c.lease_token,
+        batch_items.c.result.is_(None),
+        batches.c.state.in_([state.value for state in OPEN]),
+    )
+    .exists()
+)
+UNDECIDED: Mapping[str, Any] = {
+    "verdict": None,
+    "overall": None,
+    "reasons": [],
+    "summary": "",
+    "dropped_quotes": 0,
+    "is_current": False,
+    "evaluated_at": None,
+    "revived_at": func.clock_timestamp(),
+}
+"""What tells of an evaluation's end, where it has none."""
+# Graded by whoever plays the run, and by nobody as a production call.
+_NO_RUNS = evaluations.c.lane != Lane.RUN.value
 _VERSIONS: dict[uuid.UUID, RubricVersion] = {}
 _VERSIONS_KEPT = 500
 _VERSION = select(rubric_versions, rubrics.c.content).join(rubrics, rubrics.c.id == rubric_versions.c.rubric_id)
-_CLAIM_OF_CALL = claiming(evaluations, evaluations.c.call_id == bindparam("of_call", type_=Uuid))
+_OF_CALLS = evaluations.c.call_id == func.any(bindparam("of_calls", type_=ARRAY(Uuid)))
+_CLAIM_OF_CALLS = claiming(evaluations, _OF_CALLS)
+_CLAIM_SENT_OF_CALLS = claiming(evaluations, _OF_CALLS, evaluations.c.state == WorkState.QUEUED)
 _ENSURE = insert(evaluations).on_conflict_do_nothing().returning(evaluations.c.id)
 _ADMITTED = (
     update(calls)
@@ -308,6 +451,11 @@ def _refs(rows: Sequence[Row[Any]]) -> list[WorkRef]:
         )
         for row in rows
     ]
+
+
+def _was_not_asked(record: AttemptRecord) -> bool:
+    """Whether we ourselves held a request back: it may be held back thousands of times, and nothing happened."""
+    return record.failure is not None and record.failure.kind is FailureKind.HELD and record.usage == Usage()
 
 
 def _buried(code: str, at: Any) -> dict[str, Any]:

@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Insert, Table, bindparam, column, func, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Insert, Table, Uuid, bindparam, column, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from qa_worker.adapters.postgres.tables import attempts, evaluation_scores, evaluations, findings
 from qa_worker.adapters.postgres.work import failure_values, usage_values
-from qa_worker.application.ports import AttemptRecord
-from qa_worker.domain.call import CallId
+from qa_worker.application.ports import AttemptRecord, CallKey
 from qa_worker.domain.evaluation import Evaluation
 from qa_worker.domain.evidence.facts import Evidence
+from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.work import Lease, WorkState
 
 
@@ -28,7 +28,7 @@ class Finished:
     """One result that is about to be written."""
 
     lease: Lease
-    call_id: CallId
+    call: CallKey
     evaluation: Evaluation
     evidence: Evidence
     record: AttemptRecord
@@ -53,6 +53,26 @@ def write_attempts(connection: Connection, ended: Sequence[tuple[Lease, AttemptR
     connection.execute(_ATTEMPTS, {"rows": [_attempt(lease, record) for lease, record in ended]})
 
 
+def renew_parking(connection: Connection, lease: Lease, record: AttemptRecord) -> bool:
+    """Write this over the latest parking of the same evaluation for the same reason; False where there was none.
+
+    For what was held back without being asked: that it happened again is all there is to tell.
+    """
+    renewed = connection.execute(
+        _RENEW,
+        {
+            "new_id": lease.token,
+            "of": lease.work_id,
+            "why": failure_values(record)["error_code"],
+            "began": lease.started_at,
+            "ended": record.ended_at,
+            "message": failure_values(record)["error_message"],
+            "by": record.model,
+        },
+    )
+    return renewed.rowcount == 1
+
+
 def _attempt(lease: Lease, record: AttemptRecord) -> dict[str, Any]:
     return {
         "id": str(lease.token),
@@ -75,6 +95,7 @@ def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
         "facts": [asdict(fact) for fact in evidence.facts],
         "applied": sorted(check.value for check in evidence.applied),
         "timing": None if evidence.timing is None else asdict(evidence.timing),
+        "notes": list(evidence.notes),
     }
 
 
@@ -82,7 +103,7 @@ def _result(one: Finished) -> dict[str, Any]:
     evaluation = one.evaluation
     return {
         "id": str(one.lease.work_id),
-        "call_id": str(one.call_id),
+        "call_id": str(one.call.id),
         "verdict": evaluation.verdict.value,
         "overall": evaluation.overall,
         "reasons": list(evaluation.reasons),
@@ -171,5 +192,30 @@ def _values() -> dict[str, ColumnElement[Any] | Any]:
 
 _DONE = update(evaluations).where(evaluations.c.id == _RESULTS.c.id).values(_values())
 _ATTEMPTS = _insertion(attempts)
+_PARKING = (
+    select(attempts.c.id)
+    .where(
+        attempts.c.evaluation_id == bindparam("of", type_=Uuid),
+        attempts.c.result == "parked",
+        attempts.c.error_kind == FailureKind.HELD.value,
+        attempts.c.error_code == bindparam("why"),
+        attempts.c.input_tokens + attempts.c.output_tokens == 0,
+    )
+    .order_by(attempts.c.started_at.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+# Its id is the token of the claim that it tells of, as everywhere: see `PostgresEvaluations.hold`.
+_RENEW = (
+    update(attempts)
+    .where(attempts.c.id == _PARKING)
+    .values(
+        id=bindparam("new_id", type_=Uuid),
+        started_at=bindparam("began"),
+        ended_at=bindparam("ended"),
+        error_message=bindparam("message"),
+        model=bindparam("by"),
+    )
+)
 _SCORES = _insertion(evaluation_scores)
 _FINDINGS = _insertion(findings)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, func, literal, select, true, update
@@ -12,6 +14,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.dead_letters import dying_again
 from qa_worker.adapters.postgres.tables import dead_letters, deliveries, endpoints, workspaces
+from qa_worker.application.alert_queries import LetterFigures
 from qa_worker.application.dead_letters import Notice, OpenLetter, Settlement, UnreadMessage
 from qa_worker.application.unread_messages import payload_of
 from qa_worker.domain.dead_letter import Choice, LetterKind, LetterState
@@ -61,7 +64,8 @@ class PostgresDeadLetters:
 
     def count(self, choice: Choice) -> int:
         """See the port."""
-        return int(self._connection.execute(select(func.count()).where(matching(choice))).scalar_one())
+        counted = select(func.count()).select_from(dead_letters).where(matching(choice))
+        return int(self._connection.execute(counted).scalar_one())
 
     def settle(self, letter_id: uuid.UUID, settlement: Settlement) -> OpenLetter | None:
         """See the port."""
@@ -115,7 +119,7 @@ class PostgresDeadLetters:
             update(dead_letters)
             .where(columns.id.in_(select(chosen.c.id)))
             .values(announcement=func.gen_random_uuid())
-            .returning(dead_letters)
+            .returning(dead_letters, _NOW.label("said_at"))
         ).all()
         return [_notice(row) for row in sorted(rows, key=lambda row: row.died_at)]
 
@@ -123,6 +127,21 @@ class PostgresDeadLetters:
         """See the port."""
         if notices:
             self._connection.execute(_ANNOUNCED, [_pair(notice) for notice in notices])
+
+    def restore(self, notices: Sequence[Notice], *, since: datetime) -> int:
+        """See the port."""
+        given = {notice.letter_id: notice for notice in notices if notice.said_at >= since}
+        known = set(
+            self._connection.execute(
+                select(dead_letters.c.id).where(dead_letters.c.id == func.any(list(given)))
+            ).scalars()
+        )
+        # In one order for everybody: sweeps that restore at once wait for each other, but never in a circle.
+        lost = [_restored(given[letter_id]) for letter_id in sorted(given.keys() - known)]
+        if not lost:
+            return 0
+        restored = insert(dead_letters).values(lost).on_conflict_do_nothing().returning(dead_letters.c.id)
+        return len(self._connection.execute(restored).all())
 
     def recall(self, notices: Sequence[Notice]) -> int:
         """See the port."""
@@ -146,6 +165,9 @@ class PostgresDeadLetters:
         return int(self._connection.execute(select(func.count()).where(known)).scalar_one())
 
 
+_OF_BOTH = tuple(
+    one.name for one in fields(Notice) if one.name in dead_letters.c and one.name not in ("announcement", "kind")
+)
 _ANNOUNCED = (
     update(dead_letters)
     .where(dead_letters.c.id == bindparam("letter"), dead_letters.c.announcement == bindparam("current"))
@@ -172,8 +194,47 @@ def matching(choice: Choice) -> ColumnElement[bool]:
     return and_(true(), *(condition for given, condition in conditions if given is not None))
 
 
+def letter_figures(connection: Connection, *which: ColumnElement[bool]) -> LetterFigures:
+    """Depth and age of the open letters of which this is true."""
+    columns = dead_letters.c
+    query = (
+        select(
+            columns.kind,
+            func.count().label("n"),
+            func.count().filter(columns.announced_at.is_(None)).label("unannounced"),
+            func.extract("epoch", _NOW - func.min(columns.died_at)).label("age_s"),
+        )
+        .where(_OPEN, *which)
+        .group_by(columns.kind)
+    )
+    rows = connection.execute(query).all()
+    return LetterFigures(
+        {row.kind: row.n for row in rows},
+        max((float(row.age_s) for row in rows), default=None),
+        sum(row.unannounced for row in rows),
+    )
+
+
 def _notice(row: Row[Any]) -> Notice:
-    return Notice(row.id, row.announcement, row.kind, row.reason, row.queue)
+    same = {name: getattr(row, name) for name in _OF_BOTH}
+    return Notice(
+        letter_id=row.id, announcement=row.announcement, said_at=row.said_at, kind=LetterKind(row.kind), **same
+    )
+
+
+def _restored(notice: Notice) -> dict[str, Any]:
+    """The row of a letter. A workspace or an endpoint that the database has lost, too, takes no letter along."""
+    workspace = select(workspaces.c.id).where(workspaces.c.id == notice.workspace_id).scalar_subquery()
+    endpoint = select(endpoints.c.id).where(endpoints.c.id == notice.endpoint_id).scalar_subquery()
+    same = {name: getattr(notice, name) for name in _OF_BOTH}
+    return {
+        **same,
+        "id": notice.letter_id,
+        "announcement": notice.announcement,
+        "kind": notice.kind.value,
+        "workspace_id": workspace,
+        "endpoint_id": endpoint,
+    }
 
 
 def _pair(notice: Notice) -> dict[str, uuid.UUID]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select
 
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.tables import (
@@ -21,12 +21,14 @@ from qa_worker.adapters.postgres.tables import (
     rubric_versions,
     rubrics,
 )
+from qa_worker.adapters.postgres.waiting import used_models, waits_for
+from qa_worker.application.purse import Left
 from qa_worker.application.queries import AttemptView, Backlog, CallView, EvaluationView, Progress
 from qa_worker.domain.call import workspace_id
 from qa_worker.domain.evaluation import CriterionScore, Finding, Source, Usage
 from qa_worker.domain.failure import FailureKind
 from qa_worker.domain.rubric import Severity
-from qa_worker.domain.work import Lane, WorkState
+from qa_worker.domain.work import WorkState
 
 _AT_MOST = 20
 _CHUNK = 1000
@@ -77,28 +79,19 @@ class PostgresQueries:
             rows = connection.execute(query).all()
             return [_call_view(connection, row, workspace_name) for row in rows]
 
-    def backlog(self) -> Backlog:
+    def backlog(self, left: Left) -> Backlog:
         """See the port."""
         columns = evaluations.c
-        waiting = func.extract("epoch", func.now() - func.min(columns.not_before))
-        due = columns.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value]) & (columns.not_before <= func.now())
         with store_errors(), self._engine.connect() as connection:
             states = connection.execute(select(columns.state, func.count().label("n")).group_by(columns.state))
-            oldest = connection.execute(select(waiting).where(due)).scalar_one_or_none()
-            # Also what is due and not sent: a gate may be closed, or limits used up.
-            reason = case(
-                (columns.wait_reason != "", columns.wait_reason),
-                (columns.lane == Lane.BATCH.value, literal_column("'a message batch'")),
-                else_=literal_column("'their turn'"),
-            ).label("reason")
-            waiting_work = connection.execute(
-                select(reason, func.count().label("n")).where(columns.state == WorkState.PENDING.value).group_by(reason)
-            )
-            return Backlog(
-                by_state={row.state: row.n for row in states},
-                oldest_due_s=None if oldest is None else float(oldest),
-                waits_for={row.reason: row.n for row in waiting_work},
-            )
+            by_state = {row.state: row.n for row in states}
+            waiting, oldest_due_s = waits_for(connection, left)
+        return Backlog(by_state=by_state, oldest_due_s=oldest_due_s, waits_for=waiting)
+
+    def models(self) -> Collection[str]:
+        """See the port."""
+        with store_errors(), self._engine.connect() as connection:
+            return used_models(connection)
 
 
 def _uuid(text: str) -> uuid.UUID | None:

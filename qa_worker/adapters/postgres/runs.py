@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
+    Date,
     Double,
     Row,
     Select,
@@ -17,8 +19,10 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     column,
     func,
+    literal_column,
     select,
     true,
     update,
@@ -26,9 +30,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from qa_worker.adapters.postgres.dead_letters import Letter, write_letters
+from qa_worker.adapters.postgres.evaluation_letters import first_errors
+from qa_worker.adapters.postgres.evaluations import UNDECIDED
+from qa_worker.adapters.postgres.expenses import Expenses
 from qa_worker.adapters.postgres.plain_json import from_plain
 from qa_worker.adapters.postgres.tables import (
+    agents,
     agents_under_test,
+    calls,
     evaluations,
     run_turns,
     runs,
@@ -38,7 +47,7 @@ from qa_worker.adapters.postgres.tables import (
 )
 from qa_worker.adapters.postgres.work import WorkRows, claiming
 from qa_worker.application.playing import AgentKind, PlayContext, Target
-from qa_worker.application.running import ClaimedRun, Played, RunRef
+from qa_worker.application.running import ClaimedRun, Played, RunRef, RunSubject
 from qa_worker.domain.agent_under_test import AgentUnderTest
 from qa_worker.domain.call import CallId, WorkspaceId, workspace_id
 from qa_worker.domain.errors import LeaseLost
@@ -48,7 +57,7 @@ from qa_worker.domain.playback import PlayedTurn, Written, played_from_json, pla
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.domain.run import Completion, Ended, RunState, settle
 from qa_worker.domain.scenario import Scenario
-from qa_worker.domain.work import Lease, WorkState, WorkStatus
+from qa_worker.domain.work import Lane, Lease, WorkState, WorkStatus
 from qa_worker.messages import Queue, TaskName
 
 _NOW = func.clock_timestamp()
@@ -61,6 +70,9 @@ _CLAIM = claiming(runs).values(begun_at=func.coalesce(runs.c.begun_at, _NOW))
 _UNGRADED = {"verdict": Verdict.NOT_EVALUATED.value, "reasons": ["cancelled"], "evaluated_at": _NOW}
 _WAITING = runs.c.state.in_([WorkState.PENDING.value, WorkState.QUEUED.value])
 _USAGE = tuple(asdict(Usage()))
+# PostgreSQL's way to tell apart what an upsert has inserted and what it has changed.
+_IS_NEW: ColumnElement[bool] = literal_column("(xmax = 0)", Boolean)
+_TODAY = cast(func.timezone("UTC", func.now()), Date)
 
 RUN_STATE = case(
     (runs.c.outcome.is_not(None), runs.c.outcome),
@@ -68,6 +80,9 @@ RUN_STATE = case(
     else_=RunState.PENDING.value,
 )
 """The state of a run as people know it."""
+
+SAME_AGENT = and_(agents.c.workspace_id == agents_under_test.c.workspace_id, agents.c.ref == agents_under_test.c.ref)
+"""Calls and runs of one agent know it by the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +95,9 @@ class _Postponed:
 class PostgresRuns:
     """Implements the port `Runs` on one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, expenses: Expenses) -> None:
         self._connection = connection
+        self._expenses = expenses
         self._work = WorkRows(connection, runs)
 
     def claim(self, run_id: uuid.UUID, *, lease_s: float) -> ClaimedRun | None:
@@ -95,6 +111,11 @@ class PostgresRuns:
     def status(self, run_id: uuid.UUID) -> WorkStatus | None:
         """See the port."""
         return self._work.status(run_id)
+
+    def subject(self, run_id: uuid.UUID) -> RunSubject:
+        """See the port."""
+        row = self._connection.execute(_SUBJECT, {"run": run_id}).one()
+        return RunSubject(row.scenario, row.agent_id)
 
     def cancel_asked(self, run_id: uuid.UUID) -> bool:
         """See the port."""
@@ -127,6 +148,7 @@ class PostgresRuns:
         ).one_or_none()
         if row is None:
             raise LeaseLost(str(lease.work_id))
+        self._expenses.note(row.workspace_id, row.day, int(row.micro_usd or 0))
         return row.cancel_requested_at is not None
 
     def close(self, lease: Lease, completion: Completion, *, call_id: CallId, evaluation_id: uuid.UUID) -> None:
@@ -156,7 +178,7 @@ class PostgresRuns:
             )
             _leave_ungraded(self._connection, self._connection.execute(evaluation).scalars().all())
         if failure is not None:
-            self._write_letters([lease.work_id])
+            self._write_letter(lease.work_id)
 
     def again(self, run_id: uuid.UUID) -> None:
         """See the port."""
@@ -203,11 +225,32 @@ class PostgresRuns:
         cancel_where(self._connection, repeat & (runs.c.attempt_no >= row.attempt_no))
         return _ref(row)
 
-    def _write_letters(self, run_ids: Sequence[uuid.UUID]) -> None:
-        rows = self._connection.execute(select(runs).where(runs.c.id.in_(run_ids)))
-        write_letters(self._connection, [_letter(row) for row in rows])
+    def revive(self, run_id: uuid.UUID) -> RunRef | None:
+        """See the port."""
+        given_up_on = (runs.c.state == WorkState.DEAD.value) & (runs.c.outcome == RunState.ERROR.value)
+        wanted = given_up_on & runs.c.cancel_requested_at.is_(None)
+        rows = self._work.begin_anew((runs.c.id == run_id) & wanted, _UNENDED)
+        if not rows:
+            return None
+        (row,) = rows
+        free = evaluations.c.state.in_([WorkState.PENDING.value, WorkState.DEAD.value])
+        mine = (evaluations.c.id == row.evaluation_id) & (evaluations.c.lane == Lane.RUN.value)
+        WorkRows(self._connection, evaluations).begin_anew(mine & free, UNDECIDED)
+        return _ref(row)
+
+    def _write_letter(self, run_id: uuid.UUID) -> None:
+        row = self._connection.execute(select(runs).where(runs.c.id == run_id)).one()
+        graded = [] if row.evaluation_id is None else [row.evaluation_id]
+        write_letters(self._connection, [_letter(row, first_errors(self._connection, graded))])
 
 
+# What the conversation had come to before its grading died, it has come to still.
+_UNENDED: Mapping[str, Any] = {
+    "outcome": None,
+    "completion": select(calls.c.metadata["completion"].astext).where(calls.c.id == runs.c.call_id).scalar_subquery(),
+    "message": "",
+    "completed_at": None,
+}
 _CLAIMED = (
     select(
         runs,
@@ -221,6 +264,14 @@ _CLAIMED = (
     .join(workspaces, workspaces.c.id == runs.c.workspace_id)
     .join(scenarios, scenarios.c.id == runs.c.scenario_id)
     .join(agents_under_test, agents_under_test.c.id == runs.c.agent_under_test_id)
+)
+_SUBJECT = (
+    select(scenarios.c.ref.label("scenario"), agents.c.id.label("agent_id"))
+    .select_from(runs)
+    .join(scenarios, scenarios.c.id == runs.c.scenario_id)
+    .join(agents_under_test, agents_under_test.c.id == runs.c.agent_under_test_id)
+    .outerjoin(agents, SAME_AGENT)
+    .where(runs.c.id == bindparam("run"))
 )
 
 
@@ -244,7 +295,7 @@ def _append() -> Select[Any]:
             unreadable_count=0,
             **{name: bindparam(f"used_{name}") for name in _USAGE},
         )
-        .returning(runs.c.id, runs.c.cancel_requested_at)
+        .returning(runs.c.id, runs.c.workspace_id, runs.c.cancel_requested_at)
         .cte("mine")
     )
     columns = [run_turns.c[name] for name in ("index", "role", "content", "cost_micro_usd", *_USAGE)]
@@ -253,12 +304,14 @@ def _append() -> Select[Any]:
     insertion = insert(run_turns).from_select(
         ["run_id", *(one.name for one in columns)], select(mine.c.id, *given.c).select_from(mine.join(given, true()))
     )
-    written = insertion.on_conflict_do_update(
+    upsert = insertion.on_conflict_do_update(
         index_elements=[run_turns.c.run_id, run_turns.c.index],
         # Only what is heard of a turn can change, when the caller cuts it.
         set_={"content": insertion.excluded.content},
-    ).cte("written")
-    return select(mine.c.cancel_requested_at).add_cte(written)
+    ).returning(run_turns.c.cost_micro_usd, _IS_NEW.label("is_new"))
+    written = upsert.cte("written")
+    micro_usd = select(func.sum(written.c.cost_micro_usd)).where(written.c.is_new).scalar_subquery()
+    return select(mine.c.workspace_id, mine.c.cancel_requested_at, _TODAY.label("day"), micro_usd.label("micro_usd"))
 
 
 _APPEND = _append()
@@ -361,7 +414,7 @@ def _error(failure: Failure | None) -> Mapping[str, Any]:
     return {"error_kind": failure.kind.value, "error_code": failure.code, "error_message": failure.message}
 
 
-def _letter(row: Row[Any]) -> Letter:
+def _letter(row: Row[Any], firsts: Mapping[uuid.UUID, str]) -> Letter:
     return Letter(
         kind="run",
         ref_id=row.id,
@@ -370,7 +423,8 @@ def _letter(row: Row[Any]) -> Letter:
         task=TaskName.RUN_SCENARIO.value,
         reason=row.error_code,
         attempts=row.attempt,
-        first_error=row.error_message,
+        # Of what went wrong while playing only the last is known.
+        first_error=firsts.get(row.evaluation_id, row.error_message),
         last_error=row.error_message,
         payload={"run_id": str(row.id), "suite_run_id": str(row.suite_run_id)},
     )

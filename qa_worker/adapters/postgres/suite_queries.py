@@ -17,6 +17,7 @@ from qa_worker.adapters.postgres.tables import (
     evaluations,
     findings,
     rubric_versions,
+    run_turns,
     runs,
     scenarios,
     suite_runs,
@@ -68,11 +69,12 @@ class PostgresSuiteQueries:
                 return None
             rows = connection.execute(_RESULTS.where(runs.c.suite_run_id == suite_run_id).order_by(*_IN_ORDER)).all()
             found = _findings(connection, [row.evaluation_id for row in rows if row.evaluation_id])
+            faults = _test_faults(connection, suite_run_id)
         return SuiteResult(
             name=suite.name,
             agent=suite.agent,
             agent_version=suite.label or suite.version,
-            runs=tuple(_result(row, found[row.evaluation_id]) for row in rows),
+            runs=tuple(_result(row, found[row.evaluation_id], faults[row.id]) for row in rows),
             started_at=suite.created_at,
             completed_at=suite.completed_at,
             target=suite.kind,
@@ -89,9 +91,10 @@ class PostgresSuiteQueries:
                 return None
             suite = connection.execute(_SUITE.where(suite_runs.c.id == row.suite_run_id)).one()
             found = _findings(connection, [row.evaluation_id] if row.evaluation_id else [])
+            faults = _test_faults(connection, suite.id)
             turns = read_turns(connection, run_id)
         return RunView(
-            run=_result(row, found[row.evaluation_id]),
+            run=_result(row, found[row.evaluation_id], faults[run_id]),
             suite_run_id=suite.id,
             suite=suite.name,
             agent=suite.agent,
@@ -169,7 +172,7 @@ def _waits_until(row: Row[Any]) -> datetime | None:
     return row.not_before if row.wait_reason and row.run_state == RunState.PENDING else None
 
 
-def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
+def _result(row: Row[Any], found: Sequence[Finding], faults: Sequence[str]) -> RunResult:
     costs = [cost for cost, known in ((row.cost_micro_usd, True), (row.judge_cost, row.evaluation_id)) if known]
     return RunResult(
         run_id=str(row.id),
@@ -190,6 +193,7 @@ def _result(row: Row[Any], found: Sequence[Finding]) -> RunResult:
         completed_at=row.completed_at,
         # Unknown is not zero.
         cost_micro_usd=None if None in costs else sum(costs),
+        test_faults=tuple(faults),
         caller=row.caller,
         judge=row.judge or "",
         rubric_version=row.rubric_version or "",
@@ -209,4 +213,17 @@ def _findings(connection: Connection, evaluation_ids: Sequence[uuid.UUID]) -> de
         found[row.evaluation_id].append(
             Finding(row.criterion, severity, row.explanation, row.turn, row.quote, source, row.check)
         )
+    return found
+
+
+def _test_faults(connection: Connection, suite_run_id: uuid.UUID) -> defaultdict[uuid.UUID, list[str]]:
+    rows = connection.execute(
+        select(run_turns.c.run_id, run_turns.c.content["faults"].label("faults"))
+        .join(runs, runs.c.id == run_turns.c.run_id)
+        .where(runs.c.suite_run_id == suite_run_id, run_turns.c.content.has_key("faults"))
+        .order_by(run_turns.c.run_id, run_turns.c.index)
+    )
+    found: defaultdict[uuid.UUID, list[str]] = defaultdict(list)
+    for row in rows:
+        found[row.run_id] += row.faults
     return found

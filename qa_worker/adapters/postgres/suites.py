@@ -10,17 +10,19 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from qa_worker.adapters.postgres.calls import ensure_workspace
 from qa_worker.adapters.postgres.plain_json import to_plain
-from qa_worker.adapters.postgres.runs import cancel_where, run_id_of
+from qa_worker.adapters.postgres.runs import SAME_AGENT, cancel_where, run_id_of
 from qa_worker.adapters.postgres.tables import agents, agents_under_test, runs, scenarios, suite_runs
 from qa_worker.adapters.postgres.work import WorkRows
+from qa_worker.application.limits import SPENT
+from qa_worker.application.purse import Left
 from qa_worker.application.running import SuiteEnd, SuiteState, WantedSuite
 from qa_worker.domain.call import WorkspaceId, workspace_id
-from qa_worker.domain.run import MEASURED, RunState
+from qa_worker.domain.run import MEASURED, UNMEASURED, RunState
 from qa_worker.domain.scenario import fingerprint
 from qa_worker.domain.transcript import canonical
 from qa_worker.domain.work import WorkState
@@ -29,6 +31,7 @@ _NOW = func.clock_timestamp()
 _SUITES_AT_ONCE = 200
 _IN_FLIGHT = runs.c.state.in_([WorkState.QUEUED.value, WorkState.RUNNING.value])
 _DUE = (runs.c.state == WorkState.PENDING.value) & (runs.c.not_before <= _NOW)
+_HELD = runs.c.wait_reason == SPENT
 _OPEN = (suite_runs.c.state == SuiteState.RUNNING.value) & suite_runs.c.cancel_requested_at.is_(None)
 
 
@@ -118,20 +121,29 @@ class PostgresSuites:
         )
         return [uuid.uuid5(workspace, f"scenario/{fingerprint(scenario)}") for scenario in wanted.scenarios]
 
-    def queue_due(self, *, limit: int, batch: int) -> Sequence[uuid.UUID]:
+    def queue_due(self, *, limit: int, batch: int, left: Left | None) -> Sequence[uuid.UUID]:
         """See the port."""
         room = min(batch, self._work.room(in_flight_limit=limit))
         if room <= 0:
             return []
-        has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, _DUE).exists()
+        due = _DUE & ~self._held_back(left)
+        has_due = select(runs.c.id).where(runs.c.suite_run_id == suite_runs.c.id, due).exists()
         waiting = select(suite_runs.c.id).where(_OPEN, has_due).order_by(func.random())
         locked = self._connection.execute(
             waiting.limit(_SUITES_AT_ONCE).with_for_update(key_share=True, skip_locked=True)
         )
         suites = locked.scalars().all()
-        chosen = list(self._connection.execute(_in_turn(suites, room)).scalars()) if suites else []
+        chosen = list(self._connection.execute(_in_turn(suites, room, due)).scalars()) if suites else []
         queued = self._work.queue_new(chosen, in_flight_limit=limit)
         return [one for one in chosen if one in queued]
+
+    def _held_back(self, left: Left | None) -> ColumnElement[bool]:
+        """What waits for a budget, and may have to wait on."""
+        if left is None:
+            return _HELD
+        owners = self._connection.execute(select(suite_runs.c.workspace_id).where(_OPEN).distinct()).scalars()
+        spent = [owner for owner in owners if left.is_spent(WorkspaceId(owner))]
+        return _HELD & runs.c.workspace_id.in_(spent)
 
     def complete(self, suite_run_id: uuid.UUID) -> SuiteEnd | None:
         """See the port."""
@@ -153,6 +165,7 @@ class PostgresSuites:
             state=state,
             failed=outcomes.count(RunState.FAILED.value),
             counted=sum(outcomes.count(state.value) for state in MEASURED),
+            unmeasured=sum(outcomes.count(state.value) for state in UNMEASURED),
             agent_id=self._connection.execute(_agent_of(row.agent_under_test_id)).scalar_one_or_none(),
         )
 
@@ -166,6 +179,14 @@ class PostgresSuites:
             .order_by(columns.scenario_id, columns.repeat, columns.attempt_no.desc())
         )
         return list(self._connection.execute(last).scalars())
+
+    def reopen(self, suite_run_id: uuid.UUID) -> bool:
+        """See the port."""
+        wanted = (suite_runs.c.id == suite_run_id) & suite_runs.c.cancel_requested_at.is_(None)
+        reopened = self._connection.execute(
+            update(suite_runs).where(wanted).values(state=SuiteState.RUNNING.value, completed_at=None)
+        )
+        return reopened.rowcount == 1
 
     def ask_cancel(self, suite_run_id: uuid.UUID, *, workspace_name: str) -> bool:
         """See the port."""
@@ -187,7 +208,7 @@ class PostgresSuites:
         return suites
 
 
-def _in_turn(suite_ids: Sequence[uuid.UUID], room: int) -> Any:
+def _in_turn(suite_ids: Sequence[uuid.UUID], room: int, due: ColumnElement[bool]) -> Any:
     """Due runs of these suites as far as each has room, those first whose suite would have the fewest in flight.
 
     Suites that have as few are chosen by lot: in a fixed order the last of them would wait for the end of all others.
@@ -208,7 +229,7 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], room: int) -> Any:
     order = (runs.c.not_before, runs.c.position, runs.c.repeat)
     oldest = (
         select(runs.c.id, func.row_number().over(order_by=order).label("nth"))
-        .where(runs.c.suite_run_id == suites.c.id, _DUE)
+        .where(runs.c.suite_run_id == suites.c.id, due)
         .order_by(*order)
         .limit(func.greatest(0, func.least(room, suites.c.max_parallel - suites.c.in_flight)))
         .lateral("oldest")
@@ -219,5 +240,4 @@ def _in_turn(suite_ids: Sequence[uuid.UUID], room: int) -> Any:
 
 
 def _agent_of(agent_under_test_id: uuid.UUID) -> Any:
-    same = and_(agents.c.workspace_id == agents_under_test.c.workspace_id, agents.c.ref == agents_under_test.c.ref)
-    return select(agents.c.id).join(agents_under_test, same).where(agents_under_test.c.id == agent_under_test_id)
+    return select(agents.c.id).join(agents_under_test, SAME_AGENT).where(agents_under_test.c.id == agent_under_test_id)

@@ -18,6 +18,7 @@ from qa_worker.adapters.postgres.deliveries import PostgresDeliveries
 from qa_worker.adapters.postgres.endpoints import PostgresEndpoints
 from qa_worker.adapters.postgres.engine import store_errors
 from qa_worker.adapters.postgres.evaluations import PostgresEvaluations
+from qa_worker.adapters.postgres.expenses import Expenses
 from qa_worker.adapters.postgres.incidents import PostgresIncidents
 from qa_worker.adapters.postgres.letters import PostgresDeadLetters
 from qa_worker.adapters.postgres.rubrics import PostgresRubrics
@@ -47,6 +48,7 @@ class PostgresUnitOfWork:
     batches: PostgresBatches
     runs: PostgresRuns
     suites: PostgresSuites
+    _expenses: Expenses
 
     def __init__(self, engine: Engine, *, send: Send, prompt_version: str, book: RuleBook | None = None) -> None:
         self._engine = engine
@@ -61,7 +63,8 @@ class PostgresUnitOfWork:
             self._connection = self._engine.connect()
         self.calls = PostgresCalls(self._connection)
         self.rubrics = PostgresRubrics(self._connection, prompt_version=self._prompt_version)
-        self.evaluations = PostgresEvaluations(self._connection)
+        self._expenses = Expenses(self._connection)
+        self.evaluations = PostgresEvaluations(self._connection, self._expenses)
         self.alert_rules = PostgresAlertRules(self._connection, book=self._book)
         self.alerts = PostgresAlerts(self._connection, book=self._book)
         self.incidents = PostgresIncidents(self._connection)
@@ -70,7 +73,7 @@ class PostgresUnitOfWork:
         self.dead_letters = PostgresDeadLetters(self._connection)
         self.backlog = PostgresBacklog(self._connection)
         self.batches = PostgresBatches(self._connection, self.evaluations)
-        self.runs = PostgresRuns(self._connection)
+        self.runs = PostgresRuns(self._connection, self._expenses)
         self.suites = PostgresSuites(self._connection)
         return self
 
@@ -93,6 +96,7 @@ class PostgresUnitOfWork:
         with store_errors():
             self.evaluations.flush()
             self.alerts.flush()
+            self._expenses.flush()
         connection, self._connection = self._connection, None
         with store_errors(), connection:
             connection.commit()

@@ -11,11 +11,13 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.adapters.postgres.engine import store_errors
+from qa_worker.adapters.postgres.letters import letter_figures
 from qa_worker.adapters.postgres.tables import batches, dead_letters, evaluations
+from qa_worker.application.alert_queries import LetterFigures
 from qa_worker.domain.batch import OPEN
 from qa_worker.domain.call import WorkspaceId
 from qa_worker.domain.evaluation import Verdict
-from qa_worker.domain.failure import FailureKind
+from qa_worker.domain.failure import SPEND_CAP, FailureKind
 from qa_worker.domain.failure_rate import Tally
 from qa_worker.domain.work import FINAL, Lane, WorkState
 
@@ -49,18 +51,24 @@ class PostgresVitals:
             return {row.agent_id: _tally(row._mapping) for row in connection.execute(query)}  # noqa: SLF001 - public in SQLAlchemy
 
     def new_letters(self, workspace: WorkspaceId, *, since: datetime) -> int:
-        """See the port. Unreadable messages are nobody's, so that everybody's rules hear of them."""
+        """See the port."""
         columns = dead_letters.c
-        whose = (columns.workspace_id == workspace) | columns.workspace_id.is_(None)
-        new = whose & (columns.state == "open") & (columns.died_at >= since)
+        new = _letters_of(workspace) & (columns.state == "open") & (columns.died_at >= since)
         with store_errors(), self._engine.connect() as connection:
             return int(connection.execute(select(func.count()).where(new)).scalar_one())
+
+    def letter_figures(self, workspace: WorkspaceId) -> LetterFigures:
+        """See the port."""
+        with store_errors(), self._engine.connect() as connection:
+            return letter_figures(connection, _letters_of(workspace))
 
     def spend_limited(self, workspace: WorkspaceId) -> bool:
         """See the port."""
         columns = evaluations.c
         waits = (columns.workspace_id == workspace) & (columns.state == WorkState.PENDING.value)
-        limited = select(columns.id).where(waits, columns.error_kind == FailureKind.SPEND_CAP.value)
+        # Most find the limit known already, and are held back by our own gateway.
+        held = (columns.error_kind == FailureKind.HELD.value) & (columns.error_code == SPEND_CAP)
+        limited = select(columns.id).where(waits, (columns.error_kind == FailureKind.SPEND_CAP.value) | held)
         # A batch holds calls of many workspaces: its waiting is everybody's.
         batch = select(batches.c.id).where(
             batches.c.state.in_(sorted(OPEN)), batches.c.error_kind == FailureKind.SPEND_CAP.value
@@ -82,6 +90,11 @@ class PostgresVitals:
         with store_errors(), self._engine.connect() as connection:
             oldest = connection.execute(select(age)).scalar_one_or_none()
         return None if oldest is None else float(oldest)
+
+
+def _letters_of(workspace: WorkspaceId) -> ColumnElement[bool]:
+    """Unreadable messages are nobody's, so that everybody's rules hear of them."""
+    return (dead_letters.c.workspace_id == workspace) | dead_letters.c.workspace_id.is_(None)
 
 
 def _counted(verdict: Verdict) -> ColumnElement[int]:

@@ -6,11 +6,26 @@ All leases are on the database's clock, so that workers with wrong clocks can't 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import ARRAY, Connection, Double, Row, Select, Table, Update, Uuid, bindparam, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Double,
+    Row,
+    Select,
+    Table,
+    Update,
+    Uuid,
+    bindparam,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from qa_worker.application.ports import AttemptRecord
@@ -224,12 +239,12 @@ class WorkRows:
             .returning(self._table)
         ).all()
 
-    def expired(self, *, limit: int) -> Sequence[Row[Any]]:
-        """Running rows whose lease ran out, locked for this transaction."""
+    def expired(self, *, limit: int, only: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:
+        """Running rows whose lease ran out (`only` those that this is true of), locked for this transaction."""
         columns = self._table.c
         return self._connection.execute(
             select(self._table)
-            .where(columns.state == WorkState.RUNNING, columns.lease_until < _NOW)
+            .where(columns.state == WorkState.RUNNING, columns.lease_until < _NOW, true() if only is None else only)
             .order_by(columns.lease_until)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -273,17 +288,25 @@ class WorkRows:
             update(self._table).where(columns.id.in_(select(chosen.c.id))).values(queued_at=_NOW).returning(self._table)
         ).all()
 
-    def revive(self, which: ColumnElement[bool]) -> Sequence[Row[Any]]:
-        """Dead, or waiting for an installation to be mended -> pending, due at once, with all attempts before it.
-
-        What was written about the earlier attempts stays.
-        """
+    def revive(
+        self, which: ColumnElement[bool], unended: Mapping[str, Any], *, done: ColumnElement[bool] | None = None
+    ) -> Sequence[Row[Any]]:
+        """Dead, waiting for an installation to be mended, or `done` and this is true of it -> pending: see `begin_anew`."""
         columns = self._table.c
         blocked = columns.error_kind.in_([FailureKind.BLOCKED.value, FailureKind.SPEND_CAP.value])
         waits = (columns.state == WorkState.PENDING) & blocked
+        mended = () if done is None else ((columns.state == WorkState.DONE) & done,)
+        return self.begin_anew(or_(columns.state == WorkState.DEAD, waits, *mended) & which, unended)
+
+    def begin_anew(self, which: ColumnElement[bool], unended: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """What nobody holds -> pending, due at once, with all attempts before it; the rows that were.
+
+        `unended` are this table's columns that tell of an end, without one. What was written about the earlier attempts
+        stays.
+        """
         return self._connection.execute(
             update(self._table)
-            .where((columns.state == WorkState.DEAD) | waits, which)
+            .where(which)
             .values(
                 state=WorkState.PENDING.value,
                 attempt=0,
@@ -293,9 +316,7 @@ class WorkRows:
                 error_kind=None,
                 error_code="",
                 error_message="",
-                verdict=None,
-                reasons=[],
-                evaluated_at=None,
+                **unended,
             )
             .returning(self._table)
         ).all()

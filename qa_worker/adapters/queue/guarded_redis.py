@@ -38,13 +38,11 @@ class QoS(redis.QoS):
     channel: Any
     unacked_key: str
     unacked_index_key: str
-    prefetch_count: int
     _quick_append: Callable[[str, Any], None]
     _quick_ack: Callable[[str], None]
     _dirty: set[str]
     _flush: Callable[[], None]
-    can_consume: Callable[[], bool]
-    can_consume_max_estimate: Callable[[], int | None]
+    can_consume_max_estimate: Callable[[], Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,6 +96,7 @@ class Channel(redis.Channel):
     # What kombu's stubs leave out.
     connection_errors: tuple[type[Exception], ...]
     pool: Any
+    qos: Any
     _closing: bool
     _queue_cycle: Any
     _flush_brpop_reauth: Callable[[], None]
@@ -118,9 +117,9 @@ class Channel(redis.Channel):
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """One for each pool of connections: threads may share it."""
         if asynchronous:
-            return super()._create_client(asynchronous)
+            return super()._create_client(asynchronous)  # type: ignore[misc]  # left out of the stubs
         if self._made is None or self._made[0] is not self.pool:
-            self._made = (self.pool, super()._create_client())
+            self._made = (self.pool, super()._create_client())  # type: ignore[misc]  # left out of the stubs
         return self._made[1]
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -144,7 +143,7 @@ class Channel(redis.Channel):
 
     def _behind(self, key: bytes) -> list[bytes]:
         """What waits behind the message that was taken."""
-        room = self.qos.can_consume_max_estimate()
+        room: int | None = self.qos.can_consume_max_estimate()
         more = min(TOGETHER, TOGETHER if room is None else room) - 1
         if more <= 0 or self._closing:
             return []

@@ -18,6 +18,7 @@ from kombu import Connection, Message
 from kombu import Producer as KombuProducer
 
 from qa_worker.adapters.queue.guarded_redis import Transport
+from qa_worker.adapters.queue.notices import from_json, to_json
 from qa_worker.application.dead_letters import Notice, UnreadMessage
 from qa_worker.application.ports import Clock
 from qa_worker.application.unread_messages import UNREADABLE, Fault, unread_message
@@ -41,7 +42,7 @@ class BrokerLetterQueue:
 
     def publish(self, notices: Sequence[Notice]) -> None:
         """See the port."""
-        self._publish([{name: str(value) for name, value in asdict(notice).items()} for notice in notices])
+        self._publish([to_json(notice) for notice in notices])
 
     def keep(self, message: UnreadMessage) -> None:
         """See the port."""
@@ -120,8 +121,7 @@ class BrokerLetterQueue:
             read = json.loads(body)
             if read.get("letter_id") is None:
                 return _kept(read["unread"])
-            ids = (uuid.UUID(read["letter_id"]), uuid.UUID(read["announcement"]))
-            return Notice(*ids, read["kind"], read["reason"], read["queue"])
+            return from_json(read)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             headers = message.headers or {}
             task = str(headers.get("task") or "")

@@ -1,8 +1,10 @@
 -- One model's token buckets: see domain/bucket.py, which this repeats operation by operation.
 -- KEYS[1] the hash. ARGV: what to do, the time ('' for the server's clock), burst_s, double_s, book_ahead_s, use, slack_s,
--- peak, regrow, idle_s, three assumed limits, and the operands. Returns strings: numbers would be cut to integers.
+-- peak, regrow, idle_s, probe_lease_s, three assumed limits, and the operands. Returns strings: numbers would be cut to
+-- integers.
 local LONGEST_WAIT_S, UNLEARNT_WAIT_S, CUT, LOWEST_CEILING, GROWTH_STEP_S, KEPT_S = 60, 5, 0.85, 0.2, 1, 3600
-local LEAST, FIRST, NEWEST = 1e-9, {1, 10000, 1000}, 0.1
+local LEAST, FIRST, NEWEST, STANDING_BY = 1e-9, {1, 10000, 1000}, 0.1, 2
+local LOAD_STEP_S, LEAST_LOAD, EASE_EVERY_S = 2.5, 0.125, 1
 
 local act, now = ARGV[1], tonumber(ARGV[2])
 if not now then
@@ -11,10 +13,11 @@ if not now then
 end
 local burst_s, double_s, book_ahead_s, use = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local slack_s, peak, regrow, idle_s = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local start = {tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])}
-local OPERANDS = 13
+local probe_lease_s = tonumber(ARGV[11])
+local start = {tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])}
+local OPERANDS = 14
 
-local at, paced_at, pace, ceiling, lead, queue, paused_until
+local at, paced_at, pace, ceiling, lead, queue, paused_until, capped_until, eased, eased_at
 local limit, level, learnt, usual, rate, full = {}, {}, {}, {}, {}, {}
 
 local function derive()
@@ -27,17 +30,19 @@ end
 local function load()
   local h = redis.call('HMGET', KEYS[1], 'at', 'paced_at', 'pace', 'ceiling', 'lead', 'queue', 'paused_until',
     'limit1', 'limit2', 'limit3', 'level1', 'level2', 'level3', 'learnt1', 'learnt2', 'learnt3',
-    'usual1', 'usual2', 'usual3')
+    'usual1', 'usual2', 'usual3', 'capped_until', 'eased', 'eased_at')
   if not h[1] then
     at, paced_at, pace, ceiling, lead, queue, paused_until = now, now, 1, peak, slack_s, 0, 0
+    capped_until, eased, eased_at = 0, 1, 0
     for m = 1, 3 do limit[m], learnt[m], usual[m] = start[m], 0, 0 end
     derive()
     for m = 1, 3 do level[m] = full[m] end
     return
   end
-  for i = 1, 19 do h[i] = tonumber(h[i]) end
+  for i = 1, 22 do h[i] = tonumber(h[i]) end
   at, paced_at, pace, ceiling, lead, queue, paused_until = h[1], h[2], h[3], h[4], h[5], h[6], h[7]
-  -- A state that an older version has written knows nothing of what is usual.
+  -- A state that an older version has written knows nothing of what is usual, of a spend limit, of overload.
+  capped_until, eased, eased_at = h[20] or 0, h[21] or 1, h[22] or 0
   for m = 1, 3 do limit[m], level[m], learnt[m], usual[m] = h[7 + m], h[10 + m], h[13 + m], h[16 + m] or 0 end
   derive()
 end
@@ -52,8 +57,9 @@ local function save()
     'limit1', exact(limit[1]), 'limit2', exact(limit[2]), 'limit3', exact(limit[3]),
     'level1', exact(level[1]), 'level2', exact(level[2]), 'level3', exact(level[3]),
     'learnt1', learnt[1], 'learnt2', learnt[2], 'learnt3', learnt[3],
-    'usual1', exact(usual[1]), 'usual2', exact(usual[2]), 'usual3', exact(usual[3]))
-  redis.call('EXPIRE', KEYS[1], KEPT_S + math.ceil(math.max(0, paused_until - now)))
+    'usual1', exact(usual[1]), 'usual2', exact(usual[2]), 'usual3', exact(usual[3]), 'capped_until', exact(capped_until),
+    'eased', exact(eased), 'eased_at', exact(eased_at))
+  redis.call('EXPIRE', KEYS[1], KEPT_S + math.ceil(math.max(0, paused_until - now, capped_until - now)))
 end
 
 local function fill()
@@ -64,6 +70,19 @@ end
 
 local function top(share, kept_s)
   return (slack_s - (kept_s or 0)) * math.min(1, pace) * share
+end
+
+local function load_now()
+  local passed = now - eased_at
+  if passed < 0 then return 1 end
+  return math.min(1, eased * 2 ^ math.min(math.floor(passed / LOAD_STEP_S), 30))
+end
+
+local function ease()
+  local passed = now - eased_at
+  if passed >= 0 and passed < EASE_EVERY_S then return end
+  eased = math.max(LEAST_LOAD, load_now() / 2)
+  eased_at = now
 end
 
 local function has_learnt()
@@ -101,7 +120,7 @@ end
 local function refuse(wait, cost)
   wait = wait + queue
   queue = math.min(has_learnt() and LONGEST_WAIT_S or UNLEARNT_WAIT_S, queue + cost)
-  return 0, wait
+  return 0, wait, 0
 end
 
 -- What of lead and levels is there for a request that leaves so many seconds of them to others.
@@ -112,9 +131,11 @@ local function free(share, kept_s)
 end
 
 local function reserve(need, share, kept_s)
+  share = share * load_now()
   local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
   fill()
   advance(share)
+  if capped_until > now then return 0, capped_until - now, 0 end
   if paused_until > now then return refuse(paused_until - now, cost) end
   local speed = pace * share
   local own_lead, own = free(share, kept_s)
@@ -126,19 +147,23 @@ local function reserve(need, share, kept_s)
   lead = lead - cost
   local first = is_first()
   for m = 1, 3 do usual[m] = first and need[m] or usual[m] + NEWEST * (need[m] - usual[m]) end
-  return 1, wait
+  if capped_until == 0 then return 1, wait, 0 end
+  capped_until = now + wait + probe_lease_s
+  return 1, wait, 1
 end
 
 local function room(within_s, share, kept_s)
+  share = share * load_now()
   fill()
   advance(share)
   local open_s = within_s - math.max(0, paused_until - now)
-  if open_s <= 0 then return 0 end
+  if open_s <= 0 or capped_until > now then return 0 end
   local need = is_first() and FIRST or usual
   local cost = math.max(need[1] / rate[1], need[2] / rate[2], need[3] / rate[3])
   local own_lead, own = free(share, kept_s)
   local most = (own_lead + grown(open_s / 2) * share * open_s) / cost
   for m = 1, 3 do most = math.min(most, (own[m] + rate[m] * open_s) / math.max(need[m], LEAST)) end
+  if capped_until > 0 then most = math.min(most, STANDING_BY) end
   return math.max(0, most)
 end
 
@@ -153,6 +178,13 @@ local function pause(seconds)
     pace = math.min(pace, ceiling / 2)
   end
   paused_until = math.max(paused_until, now + seconds)
+end
+
+-- Whether this was new.
+local function cap(seconds, is_probe)
+  if capped_until > now and is_probe ~= 1 then return 0 end
+  capped_until = seconds > 0 and now + seconds or 0
+  return 1
 end
 
 local function booked_seconds()
@@ -182,13 +214,17 @@ local function operands(first)
 end
 
 load()
-local granted, wait = 1, 0
+local granted, wait, probe = 1, 0, 0
 if act == 'reserve' then
-  granted, wait = reserve(operands(1), tonumber(ARGV[OPERANDS + 4]), tonumber(ARGV[OPERANDS + 5]))
+  granted, wait, probe = reserve(operands(1), tonumber(ARGV[OPERANDS + 4]), tonumber(ARGV[OPERANDS + 5]))
 elseif act == 'settle' then
   settle(operands(1))
 elseif act == 'pause' then
   pause(tonumber(ARGV[OPERANDS + 1]))
+elseif act == 'ease' then
+  ease()
+elseif act == 'cap' then
+  granted = cap(tonumber(ARGV[OPERANDS + 1]), tonumber(ARGV[OPERANDS + 2]))
 elseif act == 'learn' then
   learn(operands(1), operands(4))
 elseif act == 'room' then
@@ -196,7 +232,8 @@ elseif act == 'room' then
 elseif act == 'status' then
   fill()
   return {exact(limit[1]), exact(limit[2]), exact(limit[3]), exact(level[1]), exact(level[2]), exact(level[3]),
-    tostring(learnt[1]), tostring(learnt[2]), tostring(learnt[3])}
+    tostring(learnt[1]), tostring(learnt[2]), tostring(learnt[3]),
+    capped_until > 0 and exact(math.max(0, capped_until - now)) or '', exact(load_now())}
 end
 save()
-return {granted, exact(wait), exact(math.max(0, paused_until - now))}
+return {granted, exact(wait), exact(math.max(0, paused_until - now)), exact(math.max(0, capped_until - now)), probe}

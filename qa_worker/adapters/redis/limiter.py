@@ -15,8 +15,9 @@ from dataclasses import replace
 import structlog
 
 from qa_worker.adapters.redis.connection import AwayError, Reply, Shared, Value
+from qa_worker.adapters.redis.fellows import Fellows
 from qa_worker.application.judging import RateLimits
-from qa_worker.application.limits import BucketStatus, Need, NoRoom, Permit
+from qa_worker.application.limits import Brakes, BucketStatus, Need, NoRoom, Permit
 from qa_worker.domain import bucket as model_of
 from qa_worker.domain.bucket import METERS, Amounts, Bucket, Known, Pacing, Turn
 from qa_worker.domain.evaluation import Usage
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 START = {"requests": 1000, "input_tokens": 1_000_000, "output_tokens": 200_000}
 """Assumed until the first answer tells: half the tokens of the provider's lowest paid tier (Start)."""
 LONGEST_PAUSE_S = 3600.0
+_ASK_AGAIN_S = 5.0
+"""A probe of the spend limit that came back without an answer makes room for the next after this."""
 _LEAST_SHARE = 0.01
 _LEARN_EVERY_S = 0.25
 
@@ -33,8 +36,9 @@ _LEARN_EVERY_S = 0.25
 class RedisLimiter:
     """Implements `Limiter` on one event loop. `caps` and `start` are limits a minute by meter.
 
-    `processes`: how many workers share the limits, for the part that this one takes while Redis is away. `ramp_s`: how
-    long the rate takes to double while it grows into limits just learnt.
+    `processes`: among how many the limits are shared, for the part that this one takes while Redis is away and before
+    Redis has told how many there are. `ramp_s`: how long the rate takes to double while it grows into limits just learnt.
+    `probe_lease_s`: longer than any request takes.
     """
 
     def __init__(  # noqa: PLR0913 - settings, by name
@@ -46,6 +50,7 @@ class RedisLimiter:
         start: Mapping[str, int] = START,
         ramp_s: float = 1.5,
         book_ahead_s: float = 2.0,
+        probe_lease_s: float = 65.0,
         processes: int = 4,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         server_clock: Callable[[], float] | None = None,
@@ -57,16 +62,19 @@ class RedisLimiter:
             burst_s=burst_s,
             double_s=ramp_s,
             book_ahead_s=book_ahead_s,
+            probe_lease_s=probe_lease_s,
         )
         self._constants: list[Value] = [str(value).encode() for value in _flat(self._pacing)]
-        self._processes = processes
         self._sleep = sleep
         self._server_clock = server_clock
-        self._redis = Shared(url, "limiter.lua", _changed)
-        self._local: dict[str, Bucket] = {}
+        self._redis = Shared(url, "limiter.lua", self._changed)
+        self._fellows = Fellows(url, assumed=processes, server_clock=server_clock)
+        # By model, and by the number of those who share its limits.
+        self._local: dict[tuple[str, int], Bucket] = {}
         self._limits: dict[str, Known] = {}
         self._learnt_at: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
+        self._capped_until: dict[str, float] = {}
 
     async def reserve(self, model: str, need: Need, *, share: float = 1.0, can_wait: bool = False) -> Permit | NoRoom:
         """See the port. Waits for a turn that was booked ahead; cancelled meanwhile, it gives the room back."""
@@ -75,8 +83,8 @@ class RedisLimiter:
             kept_s = self._pacing.kept_s if can_wait else 0.0
             turn, shared = await self._book(model, amounts, max(share, _LEAST_SHARE), kept_s)
             if not turn.granted:
-                return NoRoom(turn.wait_s)
-            permit = Permit(model, need, shared)
+                return NoRoom(turn.wait_s, turn.capped)
+            permit = Permit(model, need, shared, turn.probe)
             if turn.wait_s <= 0:
                 return permit
             try:
@@ -84,12 +92,18 @@ class RedisLimiter:
             except asyncio.CancelledError:
                 await self.settle(permit, None)
                 raise
-            if time.monotonic() >= self._paused_until.get(model, 0.0):
+            stopped_until = self._paused_until.get(model, 0.0)
+            if not permit.probe:
+                stopped_until = max(stopped_until, self._capped_until.get(model, 0.0))
+            if time.monotonic() >= stopped_until:
                 return permit
             await self.settle(permit, None)
 
     async def settle(self, permit: Permit, usage: Usage | None) -> None:
         """See the port. Cached reads don't count for the provider's input meter (docs, rate-limits); writes do."""
+        if permit.probe:
+            billed = usage is not None and usage != Usage()
+            await self._cap(permit, 0.0 if billed else _ASK_AGAIN_S)
         change = _change(permit.need, usage)
         if not any(change):
             return
@@ -101,6 +115,7 @@ class RedisLimiter:
         except AwayError:
             # The shared bucket refills by itself; what isn't given back is a moment of its rate.
             return
+        await self._fellows.tell()
 
     async def pause(self, model: str, seconds: float) -> None:
         """See the port. Bounded by LONGEST_PAUSE_S."""
@@ -112,6 +127,18 @@ class RedisLimiter:
             await self._ask(model, "pause", seconds)
         except AwayError:
             self._keep(model, lambda state, now: model_of.pause(state, now, seconds))
+
+    async def ease(self, model: str) -> None:
+        """See the port."""
+        try:
+            await self._ask(model, "ease")
+        except AwayError:
+            self._keep(model, model_of.ease)
+
+    async def cap(self, permit: Permit, seconds: float) -> None:
+        """See the port. Logged once for each such pause, whatever number of requests found the limit."""
+        if await self._cap(permit, seconds):
+            log.error("spend_cap_reached", model=permit.model, asked_again_in_s=seconds)
 
     async def learn(self, model: str, limits: RateLimits) -> None:
         """See the port. Limits that are known already are told on four times a second, for what is left of them."""
@@ -140,7 +167,7 @@ class RedisLimiter:
     async def status(self, model: str) -> tuple[BucketStatus, ...]:
         """See the port. `source` is learnt, settings (a cap binds), assumed, or local while Redis is away."""
         try:
-            values = [float(value) for value in await self._ask(model, "status")]
+            values = [float(value) for value in (await self._ask(model, "status"))[:9]]
         except AwayError:
             state = model_of.filled(self._own_bucket(model), time.monotonic(), self._own)
             return tuple(map(BucketStatus, METERS, state.limits, state.levels, ("local",) * len(METERS)))
@@ -151,59 +178,81 @@ class RedisLimiter:
         ]
         return tuple(map(BucketStatus, METERS, limits, levels, sources))
 
+    async def brakes(self, model: str) -> Brakes:
+        """See the port."""
+        try:
+            capped, load = map(_string, (await self._ask(model, "status"))[9:])
+        except AwayError:
+            own, now = self._own_bucket(model), time.monotonic()
+            capped_for_s = max(0.0, own.capped_until - now) if own.capped_until else None
+            return Brakes(capped_for_s, model_of.load_at(own, now))
+        return Brakes(float(capped) if capped else None, float(load))
+
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.close()
+        await self._fellows.close()
+
+    async def _cap(self, permit: Permit, seconds: float) -> bool:
+        """Whether that was new."""
+        try:
+            return bool((await self._ask(permit.model, "cap", seconds, int(permit.probe)))[0])
+        except AwayError:
+            state, new = model_of.cap(self._own_bucket(permit.model), time.monotonic(), seconds, probe=permit.probe)
+            self._keep(permit.model, lambda _state, _now: state)
+            return new
 
     async def _book(self, model: str, need: Amounts, share: float, kept_s: float) -> tuple[Turn, bool]:
         try:
-            granted, wait_s, _ = await self._ask(model, "reserve", *need, share, kept_s)
+            granted, wait_s, _, capped_s, probe = await self._ask(model, "reserve", *need, share, kept_s)
         except AwayError:
             state, turn = model_of.reserve(
                 self._own_bucket(model), time.monotonic(), need, share=share, pacing=self._own, kept_s=kept_s
             )
-            self._local[model] = state
+            self._keep(model, lambda _state, _now: state)
             return turn, False
-        return Turn(granted=bool(granted), wait_s=float(wait_s)), True
+        capped = not granted and float(capped_s) > 0
+        return Turn(granted=bool(granted), wait_s=float(wait_s), capped=capped, probe=bool(probe)), True
 
     async def _ask(self, model: str, act: str, *operands: Value) -> Reply:
         now = "" if self._server_clock is None else repr(self._server_clock())
         reply = await self._redis.run(f"qa:limits:{{{model}}}", [act, now, *self._constants, *operands])
         if act not in ("status", "room"):
-            # Another process may have been told to pause: every answer says so.
-            self._paused_until[model] = time.monotonic() + float(reply[2])
+            # Another process may have been told to stop: every answer says so.
+            at = time.monotonic()
+            self._paused_until[model], self._capped_until[model] = at + float(reply[2]), at + float(reply[3])
         return reply
 
     def _keep(self, model: str, change: Callable[[Bucket, float], Bucket]) -> None:
-        self._local[model] = change(self._own_bucket(model), time.monotonic())
+        self._local[model, self._fellows.count] = change(self._own_bucket(model), time.monotonic())
 
     def _own_bucket(self, model: str) -> Bucket:
         """This process's part of the limits, as last known."""
-        state = self._local.get(model)
+        state = self._local.get((model, self._fellows.count))
         if state is None:
             now = time.monotonic()
             state = model_of.opened(self._own, now)
             known = self._part(self._limits.get(model, (None, None, None)))
             state = model_of.learn(state, now, known, (None, None, None), self._own)
-            self._local[model] = state
+            self._local[model, self._fellows.count] = state
         return state
 
     @property
     def _own(self) -> Pacing:
         requests, input_tokens, output_tokens = self._pacing.start
-        parts = self._processes
+        parts = self._fellows.count
         return replace(self._pacing, start=(requests / parts, input_tokens / parts, output_tokens / parts))
 
     def _part(self, limits: Known) -> Known:
-        requests, input_tokens, output_tokens = (None if limit is None else limit / self._processes for limit in limits)
+        parts = self._fellows.count
+        requests, input_tokens, output_tokens = (None if limit is None else limit / parts for limit in limits)
         return requests, input_tokens, output_tokens
 
-
-def _changed(shared: bool, fault: str) -> None:  # noqa: FBT001 - a callback
-    if shared:
-        log.info("limits_shared")
-    else:
-        log.warning("limits_local", error=fault)
+    def _changed(self, shared: bool, fault: str) -> None:  # noqa: FBT001 - a callback
+        if shared:
+            log.info("limits_shared")
+        else:
+            log.warning("limits_local", error=fault, shared_by=self._fellows.count)
 
 
 def _change(need: Need, usage: Usage | None) -> Amounts:
@@ -238,10 +287,25 @@ def _certain(amounts: Known) -> Amounts:
     return requests, input_tokens, output_tokens
 
 
+def _string(value: bytes | int) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _text(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
 def _flat(pacing: Pacing) -> list[float]:
     p = pacing
-    return [p.burst_s, p.double_s, p.book_ahead_s, p.use, p.slack_s, p.peak, p.regrow, p.idle_s, *p.start]
+    return [
+        p.burst_s,
+        p.double_s,
+        p.book_ahead_s,
+        p.use,
+        p.slack_s,
+        p.peak,
+        p.regrow,
+        p.idle_s,
+        p.probe_lease_s,
+        *p.start,
+    ]

@@ -37,6 +37,7 @@ def suite_json(suite: SuiteResult) -> str:
         "pass_hat": [{"k": p.k, "value": _rounded(p.value), "scenarios": p.scenarios} for p in suite.pass_hat],
         "states": {state.value: suite.states[state] for state in RunState},
         "attempts_spoilt_by_the_caller": suite.spoilt,
+        "test_faults": sum(len(run.test_faults) for run in suite.runs),
         "scenarios": [_scenario(scenario) for scenario in suite.scenarios],
     }
     return _text(document)
@@ -122,6 +123,7 @@ def _run(run: RunResult) -> dict[str, Any]:
         "judge": run.judge,
         "rubric_version": run.rubric_version,
         "findings": [_finding(finding) for finding in run.findings],
+        "test_faults": list(run.test_faults),
     }
 
 

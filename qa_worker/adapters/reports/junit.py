@@ -85,6 +85,7 @@ def _details(run: RunResult) -> list[str]:
     for finding in run.findings:
         where = "" if finding.turn is None else f", turn {finding.turn}"
         lines.append(f"{finding.severity.value} {finding.criterion}{where}: {finding.explanation}")
+    lines += [f"fault of the test: {fault}" for fault in run.test_faults]
     return lines
 
 

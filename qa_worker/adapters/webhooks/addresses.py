@@ -58,6 +58,8 @@ _ENDS_IN_IPV4 = tuple(
     ip_network(network) for network in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/96")
 )
 _SIX_TO_FOUR = ip_network("2002::/16")
+# The interface of an ISATAP address, under any prefix: 0:5efe or, of a globally unique one, 200:5efe (RFC 5214, 6.1).
+_ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 _NOTHING = IPv6Address("::")
 
 
@@ -74,6 +76,8 @@ def why_not(address: Address, *, allowed: tuple[Network, ...]) -> str | None:
     for network, what in _SPECIAL:
         if address.version == network.version and address in network:
             return what
+    if isinstance(address, IPv6Address) and _is_isatap(address):
+        return "an IPv4 address in a tunnel"
     if isinstance(address, IPv6Address) and address not in _UNICAST:
         return "a reserved network"
     # Newer Pythons may know of networks that this table doesn't.
@@ -89,6 +93,10 @@ def _embedded(address: Address) -> IPv4Address | None:
         return None
     if address in _SIX_TO_FOUR:
         return IPv4Address((int(address) >> 80) & 0xFFFFFFFF)
-    if any(address in network for network in _ENDS_IN_IPV4):
+    if _is_isatap(address) or any(address in network for network in _ENDS_IN_IPV4):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.teredo[1] if address.teredo else None
+
+
+def _is_isatap(address: IPv6Address) -> bool:
+    return (int(address) >> 32) & 0xFFFFFFFF in _ISATAP

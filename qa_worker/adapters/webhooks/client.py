@@ -78,9 +78,7 @@ class WebClient:
 
     def check(self, url: str) -> str:
         """See the port."""
-        found = self._guard.check_url(url)
-        host = f"[{found.host}]" if ":" in found.host else found.host
-        return f"{found.scheme}://{host}"
+        return self._guard.check_url(url).origin
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """See the port."""

@@ -46,6 +46,13 @@ class Target:
     port: int
     address: Address | None
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and, where it isn't the scheme's own, port: what may be shown of the URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
 
 def system_resolver(host: str, port: int) -> Sequence[str]:
     """What this machine's resolver knows. Raises OSError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ JITTER_S = 0.1
 """Half of tau2's tick: an overlap this short is the clock's, not a person's."""
 PAUSE_S = 1.0
 """A pause inside what one side says; tau2's caller waits that long before it takes the floor (`src/tau2/config.py`)."""
+# "[cut off by the caller]", "[silent for 15 seconds]", "[inaudible]": written down by somebody, and said by nobody.
+_NOTE = re.compile(r"\[[^\[\]]*\]")
 _BACKCHANNELS = frozenset(
     (
         *("mhm", "mm", "mmhm", "mm hmm", "mm hm", "hmm", "uh huh", "uhhuh", "aha", "ah", "oh", "oh okay", "i see"),
@@ -73,7 +76,7 @@ def _usable(turn: Turn) -> bool:
 
 def _segment(number: int, turn: Turn) -> Segment:
     start, end = turn.start_s or 0.0, turn.end_s or 0.0
-    return Segment(turn.role, start, end, word_count=len(turn.text.split()), turn=number)
+    return Segment(turn.role, start, end, word_count=len(_NOTE.sub(" ", turn.text).split()), turn=number)
 
 
 def _as_backchannel(segment: Segment, transcript: Transcript, agent: Floor) -> Segment:

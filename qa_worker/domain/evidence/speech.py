@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qa_worker.domain.evidence.sameness import Statement, statement
 from qa_worker.domain.folding import words
+from qa_worker.domain.interruption import CUT_NOTE
 from qa_worker.domain.transcript import Role, Transcript
 
 
@@ -21,8 +22,8 @@ class Said:
 
 
 def speech_of(transcript: Transcript) -> tuple[Said, ...]:
-    """Each turn that was heard, in order."""
-    return tuple(said(number, turn.role, turn.text) for number, turn in transcript.spoken())
+    """Each turn that was heard, in order, as far as it was."""
+    return tuple(said(number, turn.role, turn.text.removesuffix(CUT_NOTE)) for number, turn in transcript.spoken())
 
 
 def said(turn: int, role: Role, text: str) -> Said:

@@ -115,6 +115,8 @@ def test_slow_tools_delay_the_first_word(agent: ModelAgent, server: MessagesServ
 
     assert slow.latency_s >= 8.0
     assert bridged.latency_s < 8.0
+    assert bridged.ready_s == tuple(sorted(bridged.ready_s))
+    assert bridged.ready_s[-1] >= 8.0
 
 
 def test_a_failing_tool_is_told_as_an_error(agent: ModelAgent, server: MessagesServer) -> None:
@@ -206,6 +208,9 @@ def test_a_fault_in_the_middle_of_a_reply_is_its_failure(agent: ModelAgent, serv
 
     assert isinstance(failure, Failure)
     assert failure.kind is FailureKind.OVERLOADED
+    # the message before it was billed
+    assert failure.usage.output_tokens > 0
+    assert failure.cost_micro_usd
 
 
 def test_the_caller_plays_its_brief(caller: ModelCaller, server: MessagesServer) -> None:
@@ -254,6 +259,8 @@ def test_a_line_of_which_nothing_can_be_played_is_a_failure(
 
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.code) == (FailureKind.UNREADABLE, "caller_line")
+    assert failure.usage.input_tokens > 0
+    assert failure.cost_micro_usd
 
 
 def test_a_refusal_of_the_caller_is_a_failure(caller: ModelCaller, server: MessagesServer) -> None:

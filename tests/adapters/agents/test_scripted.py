@@ -33,7 +33,9 @@ def test_a_tool_answers_from_its_mock_and_takes_its_time() -> None:
     assert called.tool_calls[0].name == "create_booking"
     assert (result.role, result.is_error, result.tool_call_id) == (Role.TOOL, True, called.tool_calls[0].id)
     assert words == Turn(Role.AGENT, "It's booked.")
-    assert reply.latency_s == LATENCY_S + (AGENT.mocks.rules["create_booking"][1].after_s or TIMEOUT_S)
+    took_s = AGENT.mocks.rules["create_booking"][1].after_s or TIMEOUT_S
+    assert reply.latency_s == LATENCY_S + took_s
+    assert reply.ready_s == (LATENCY_S, LATENCY_S + took_s, LATENCY_S + took_s)
 
 
 def test_an_agent_without_a_script_cannot_be_played_by_it() -> None:

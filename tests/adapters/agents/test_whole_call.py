@@ -75,7 +75,7 @@ def _taken(
             reply = agent.reply(context, history, told)
             assert isinstance(reply, AgentReply), reply
             last = PlayedTurn(Turn(Role.AGENT, ""), ends=reply.ends, transferred=reply.transferred)
-            return replied(rows, reply.turns, latency_s=reply.latency_s, last=last)
+            return replied(rows, reply.turns, latency_s=reply.latency_s, ready_s=reply.ready_s, last=last)
 
 
 @pytest.fixture(scope="module")

@@ -215,6 +215,8 @@ def test_an_answer_that_is_cut_is_a_lost_one(server: MessagesServer, batches: Cl
         (does.own_spend_limit(), FailureKind.SPEND_CAP, "http_400"),
         (does.unauthorised(), FailureKind.BLOCKED, "http_401"),
         (does.Fault("not_found", 404, "not_found_error", "No."), FailureKind.BLOCKED, "http_404"),
+        (does.Fault("no_method", 405, "api_error", "No."), FailureKind.REJECTED, "http_405"),
+        (does.Fault("no_batches", 501, "api_error", "No."), FailureKind.TRANSIENT, "http_501"),
         (does.Fault("too_large", 413, "request_too_large", "No."), FailureKind.REJECTED, "http_413"),
     ],
 )

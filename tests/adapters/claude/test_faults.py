@@ -10,13 +10,30 @@ from anthropic._error_classes import make_status_error
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qa_worker.adapters.claude.client import UnusableBody
-from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, deadline, retry_after_s
-from qa_worker.domain.failure import FailureKind
+from qa_worker.adapters.claude.client import CutBody, UnusableBody
+from qa_worker.adapters.claude.faults import FAULTS, MAX_RETRY_AFTER_S, classify, retry_after_s
+from qa_worker.domain.breaker import is_outage
+from qa_worker.domain.failure import FailureKind, deadline
 
 NOW_S = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 REQUEST = httpx2.Request("POST", "https://api.anthropic.com/v1/messages")
 SAID = "my card is 4111 1111 1111 1111"
+
+# All else says nothing of the service.
+OUTAGES = frozenset(
+    {
+        "http_500",
+        "http_502",
+        "http_503",
+        "http_504",
+        "http_529",
+        "connection",
+        "connect_timeout",
+        "read_timeout",
+        "timeout",
+        "cut_answer",
+    }
+)
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -62,7 +79,8 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
         (status_error(413, "request_too_large"), FailureKind.REJECTED, "http_413"),
         (status_error(422), FailureKind.REJECTED, "http_422"),
         (status_error(431), FailureKind.REJECTED, "http_431"),
-        (status_error(307), FailureKind.REJECTED, "http_307"),
+        (status_error(302), FailureKind.BLOCKED, "http_302"),
+        (status_error(307), FailureKind.BLOCKED, "http_307"),
         (status_error(402, "billing_error"), FailureKind.SPEND_CAP, "http_402"),
         (
             status_error(402, "billing_error", code="linked_organization_spend_limit_reached"),
@@ -122,6 +140,7 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
         (unconnected(RuntimeError("Session is closed")), FailureKind.TRANSIENT, "connection"),
         (unconnected(UnicodeError("label too long")), FailureKind.BLOCKED, "bad_address"),
         (unconnected(UnusableBody()), FailureKind.TRANSIENT, "bad_response"),
+        (unconnected(CutBody(), httpx2.ReadError("reset")), FailureKind.TRANSIENT, "cut_answer"),
         (httpx2.ReadError("reset"), FailureKind.TRANSIENT, "connection"),
         (httpx2.RemoteProtocolError("cut"), FailureKind.TRANSIENT, "connection"),
         (httpx2.StreamClosed(), FailureKind.TRANSIENT, "connection"),
@@ -141,6 +160,7 @@ def unconnected(*causes: BaseException) -> anthropic.APIConnectionError:
 def test_every_error_has_one_kind_and_code(error: Exception, kind: FailureKind, code: str) -> None:
     failure = classify(error, now_s=NOW_S)
     assert (failure.kind, failure.code) == (kind, code)
+    assert is_outage(failure) is (code in OUTAGES)
     # what a provider says may repeat what was said in the call
     assert SAID not in repr(failure)
     assert "4111" not in repr(failure)
@@ -150,6 +170,7 @@ def test_every_error_has_one_kind_and_code(error: Exception, kind: FailureKind, 
 
 def test_the_deadline_is_a_passing_failure() -> None:
     assert (deadline().kind, deadline().code) == (FailureKind.TRANSIENT, "deadline")
+    assert is_outage(deadline())
 
 
 def test_all_errors_of_the_sdk_and_its_transport_are_caught() -> None:

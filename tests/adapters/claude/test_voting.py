@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import redis
+from sqlalchemy import func, update
 
 from qa_worker import rubrics
 from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import DirectRecords
+from qa_worker.adapters.postgres.tables import evaluations
 from qa_worker.application._grading import Tools
 from qa_worker.application.evaluate_call import evaluate_call
 from qa_worker.application.queries import EvaluationView
@@ -17,7 +20,7 @@ from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.bootstrap.gateway import judges
 from qa_worker.bootstrap.grading import grading, named_rubric, retry_policy
 from qa_worker.cli.render import answers
-from qa_worker.domain.outcome import Done, Outcome, Parked
+from qa_worker.domain.outcome import Dead, Done, Outcome, RetryAt
 from qa_worker.domain.rubric import JudgeKind
 from qa_worker.settings import Settings
 from tests.builders import a_call
@@ -105,17 +108,42 @@ def test_one_answer_is_asked_for_where_votes_are_off_or_the_score_is_clear(
     assert len(server.requests) == 2
 
 
-def test_votes_that_fail_send_the_call_back_and_keep_the_bill(
+def test_votes_that_fail_send_the_call_back_keep_the_bill_and_use_up_the_attempt(
     uow: UnitsOfWork, broker_url: str, server: MessagesServer
 ) -> None:
     server.enqueue(graded(4), rate_limited("30"), rate_limited("30"))
 
     outcome, view = _graded(uow, _settings(server, broker_url, votes=3))
 
-    assert isinstance(outcome, Parked)
-    assert (view.state.value, view.attempts[0].result, view.attempts[0].error_code) == ("pending", "parked", "http_429")
+    assert isinstance(outcome, RetryAt)
+    assert (view.state.value, view.attempt) == ("pending", 1)
+    assert (view.attempts[0].result, view.attempts[0].error_code) == ("retry", "http_429")
     assert view.attempts[0].cost_micro_usd == view.cost_micro_usd != 0
     assert view.attempts[0].model == "claude-haiku-5-5"
+
+
+def test_votes_that_find_no_room_again_and_again_cost_no_more_than_the_attempts_allow(
+    uow: UnitsOfWork, broker_url: str, server: MessagesServer
+) -> None:
+    """The first answer is paid for each time, and the provider's limit stops the others each time."""
+    chosen = _settings(server, broker_url, votes=3).model_copy(update={"max_attempts": 2})
+    with redis.Redis.from_url(broker_url) as client:
+        outcomes = []
+        for _ in range(2):
+            server.enqueue(graded(4), rate_limited("300"), rate_limited("300"))
+            outcome, view = _graded(uow, chosen)
+            outcomes.append(outcome)
+            client.flushdb()
+            _due(uow)
+
+    assert isinstance(outcomes[0], RetryAt)
+    assert outcomes[1] == Dead("http_429")
+    assert (view.state.value, view.verdict, len(view.attempts)) == ("dead", "not_evaluated", 2)
+
+
+def _due(uow: UnitsOfWork) -> None:
+    with uow.engine.begin() as connection:
+        connection.execute(update(evaluations).values(not_before=func.now()))
 
 
 @pytest.mark.parametrize("votes", [0, 2, 10])

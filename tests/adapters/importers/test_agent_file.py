@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qa_worker.adapters.importers.agent_file import parse_agent
+from qa_worker.adapters.importers.agent_file import agent_problems, parse_agent
 from qa_worker.domain.agent_under_test import AgentUnderTest, Conversation, Reply, Script
 from qa_worker.domain.call import Agent, ToolSpec
 from qa_worker.domain.errors import InvalidInput
@@ -120,3 +120,29 @@ def test_a_wrong_field_is_named(text: str, field: str, words: str) -> None:
 
     assert error.field == field
     assert words in error.problem
+
+
+def test_every_fault_of_an_agents_file_is_told() -> None:
+    text = """\
+id: booking
+version: 7
+tools:
+  - name: book
+    mocks: [{fails: full, returns: ok}]
+target: {kind: http, url: "ftp://a.example/"}
+script:
+  conversations:
+    - begins: [a table]
+      replies: [{calls: [{tool: book, args: {}}]}]
+"""
+
+    found = agent_problems(text, source="a.yaml")
+
+    assert [(fault.line, fault.field) for fault in found] == [
+        (2, "version"),
+        (5, "tools[0].mocks[0]"),
+        (10, "script.conversations[0].replies[0].calls[0].args"),
+        (6, "target.url"),
+    ]
+    assert found[2].fix == "Did you mean `arguments`?"
+    assert agent_problems("id: booking\n", source="a.yaml") == ()

@@ -69,6 +69,14 @@ def test_a_scripted_target_needs_a_script() -> None:
         ("{kind: carrier-pigeon}", "target.kind", "Write one of scripted, claude, http, openai, python"),
         ('{url: "https://a.example/"}', "target.kind", "Write one of"),
         ('{kind: http, url: "https://a.example/", headers: {a: 5}}', "target.headers.a", "text"),
+        ('{kind: http, url: "ftp://a.example/"}', "target.url", "Write https://, a host and a path"),
+        ("{kind: http, url: a.example}", "target.url", "Write https://, a host and a path"),
+        ('{kind: http, url: "https://${QA_AGENT_SECRET_HOST}/"}', "target.url", "in headers only"),
+        (
+            '{kind: http, url: "https://a.example/", headers: {a: "${ANTHROPIC_API_KEY}"}}',
+            "target.headers.a",
+            "Let its name begin with QA_AGENT_SECRET_",
+        ),
     ],
 )
 def test_a_target_that_cannot_be_used_is_refused_with_its_place(text: str, field: str, words: str) -> None:

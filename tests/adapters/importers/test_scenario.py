@@ -201,3 +201,35 @@ def test_a_date_without_quotes_says_what_to_do() -> None:
     error = refused(a_file() + "facts:\n  born: 1979-03-12\n")
 
     assert (error.field, error.fix) == ("facts.born", "Write it as a text, in quotes")
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ("steps:\n  - [silence - 5 seconds]\n", "steps[0]"),
+        ("steps:\n  - [noise: traffic]\n", "steps[0]"),
+        ("steps:\n  - Hello: is anybody there?\n", "steps[0]"),
+        ("opening: [hangs up]\n", "opening"),
+        ("opening: [silence - 5 seconds] Hi\n", "(file)"),
+        ('steps:\n  - [interrupts after "your total"] Hi, there\n', "(file)"),
+    ],
+)
+def test_a_line_that_yaml_reads_otherwise_must_be_put_in_quotes(line: str, at: str) -> None:
+    error = refused(f"id: plain\ntitle: T\nagent: booking\n{line}")
+
+    assert (error.field, error.fix) == (at, "Put the line in quotes, such as '[silence - 5 seconds] Hello?'")
+    assert error.line == (4 if line.startswith("opening") else 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("max_turn: 4", "limits.max_turns"),
+        ("max_tokens: 400", "limits.max_reply_tokens"),
+        ("limits: {max_turn: 4}", "max_turns"),
+        ("limits: {max_tokens: 400}", "max_reply_tokens"),
+        ("expected: {required_tools: [{tool: book, args: {guests: 2}}]}", "arguments"),
+    ],
+)
+def test_a_name_that_others_use_gets_the_one_that_is_meant(text: str, meant: str) -> None:
+    assert refused(f"id: plain\ntitle: T\nagent: booking\nopening: Hi\n{text}\n").fix == f"Did you mean `{meant}`?"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Table, event, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Table, event, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from qa_worker.adapters.postgres.alert_rules import RuleBook
 from qa_worker.adapters.postgres.tables import (
@@ -161,6 +162,74 @@ def test_rules_are_read_once_for_all_workspaces_and_kept_for_some_seconds(desk: 
     assert looked_up("w") == 1
     seconds[0] = 5.0
     assert looked_up("w") == 0
+
+
+def test_rules_that_could_not_be_read_are_not_taken_for_none(desk: Desk) -> None:
+    """A result is written again at once when the database failed: then its rules have to be there."""
+    rule, book = add_rule(desk.uow), RuleBook(now=lambda: 0.0)
+
+    read_in_vain(book, desk.uow)
+
+    with desk.uow.engine.connect() as connection:
+        assert [known.id for known in book.of(connection, WORKSPACE)] == [rule.id]
+
+
+def test_rules_that_are_known_hold_on_where_reading_them_again_fails(desk: Desk) -> None:
+    seconds = [0.0]
+    rule, book = add_rule(desk.uow), RuleBook(fresh_s=5, now=lambda: seconds[0])
+    with desk.uow.engine.connect() as connection:
+        assert book.of(connection, WORKSPACE)
+    remove_rule(desk.uow, rule)
+    seconds[0] = 5.0
+
+    read_in_vain(book, desk.uow)
+
+    with desk.uow.engine.connect() as connection:
+        assert [known.id for known in book.of(connection, WORKSPACE)] == [rule.id]
+        seconds[0] = 10.0
+        assert book.of(connection, WORKSPACE) == ()
+
+
+def test_whoever_needs_the_rules_while_they_are_read_first_waits_for_them(desk: Desk) -> None:
+    rule, book = add_rule(desk.uow), RuleBook()
+    found: list[list[uuid.UUID]] = []
+
+    def look() -> None:
+        with desk.uow.engine.connect() as connection:
+            found.append([known.id for known in book.of(connection, WORKSPACE)])
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    with desk.uow.engine.begin() as holder:
+        holder.execute(text("LOCK TABLE alert_rules IN ACCESS EXCLUSIVE MODE"))
+        threads[0].start()
+        wait_for_the_lock(desk.uow)
+        for thread in threads[1:]:
+            thread.start()
+        threads[1].join(timeout=0.2)
+        assert found == []
+    for thread in threads:
+        thread.join()
+
+    assert found == [[rule.id]] * 3
+
+
+def read_in_vain(book: RuleBook, uow: UnitsOfWork) -> None:
+    """The rules are read in a transaction in which everything is refused by now."""
+    with uow.engine.connect() as connection:
+        for spoilt in (lambda: connection.execute(text("SELECT 1 / 0")), lambda: book.of(connection, WORKSPACE)):
+            with pytest.raises(DBAPIError):
+                spoilt()
+
+
+def wait_for_the_lock(uow: UnitsOfWork) -> None:
+    """Until somebody waits for a lock on the rules."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'alert_rules'::regclass")
+    for _ in range(500):
+        with uow.engine.connect() as connection:
+            if connection.execute(waiting).scalar_one():
+                return
+        time.sleep(0.01)
+    pytest.fail("nobody waits")
 
 
 def test_within_a_cooldown_nobody_is_nudged_again_and_again() -> None:

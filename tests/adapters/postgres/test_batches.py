@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,14 +13,36 @@ from sqlalchemy.exc import IntegrityError
 
 from qa_worker.adapters.postgres.budget import PostgresBudget
 from qa_worker.adapters.postgres.tables import batches
+from qa_worker.application.batching import AgentKey, StoredSize
 from qa_worker.application.purse import Left
+from qa_worker.domain.backlog import Choice, Selection
 from qa_worker.domain.batch import BatchState
-from qa_worker.domain.call import workspace_id
+from qa_worker.domain.call import Agent, workspace_id
 from qa_worker.domain.errors import LeaseLost
+from qa_worker.domain.transcript import to_json
 from tests.application.batch_bench import Bench
+from tests.builders import a_call, a_transcript
 from tests.conftest import UnitsOfWork
 
 pytestmark = pytest.mark.services
+
+
+def test_the_size_of_a_stored_call_is_told_in_characters_and_in_bytes(uow: UnitsOfWork) -> None:
+    bench = Bench(uow)
+    talk = a_transcript(("agent", "Büro Müller, grüß Gott."), ("caller", "お世話になっております。"))
+    agent = Agent("booking", instructions="八名を超える予約は受けません。")
+    (accepted,) = bench.hand_over(replace(a_call("one", transcript=talk), agent=agent))
+
+    with uow() as work:
+        (key,) = work.calls.keys([accepted.call_id])
+        whose = AgentKey(key.agent_id, key.workspace)
+        every = Selection(choice=Choice.ALL)
+        (found,) = work.backlog.candidates(whose, uuid.uuid4(), every, after=None, limit=9, sized=True)
+
+    as_json = json.dumps(to_json(talk), ensure_ascii=False)
+    assert found.size == StoredSize(
+        len(as_json), 2, len(agent.instructions) + 2, len(as_json.encode()), len(agent.instructions.encode()) + 2
+    )
 
 
 def test_only_one_batch_is_being_made(uow: UnitsOfWork) -> None:

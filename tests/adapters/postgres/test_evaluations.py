@@ -18,6 +18,7 @@ from qa_worker.adapters.postgres.queries import PostgresQueries
 from qa_worker.adapters.postgres.records import GroupedRecords, Write
 from qa_worker.adapters.postgres.tables import attempts, calls, evaluations, workspaces
 from qa_worker.application.ports import Added, AttemptRecord, Claimed, NamedRubric, Room, Wanted
+from qa_worker.application.purse import Left
 from qa_worker.application.submit_call import Accepted, submit_calls
 from qa_worker.domain.call import Agent
 from qa_worker.domain.errors import CallConflict, StoreUnavailable
@@ -31,6 +32,8 @@ from tests.builders import a_call, a_grading, a_rubric, a_transcript, an_assessm
 from tests.conftest import Outbox, UnitsOfWork
 
 pytestmark = pytest.mark.services
+
+NOTHING = Usage()
 
 
 def _submit(uow: UnitsOfWork, *refs: str, limit: int = 100, wanted: Wanted | None = None) -> list[Accepted]:
@@ -241,11 +244,37 @@ def test_a_result_that_was_committed_without_our_knowing_is_written_once(uow: Un
     assert (len(view.attempts), view.cost_micro_usd, len(view.scores)) == (1, 7, 4)
 
 
+def test_what_was_held_back_a_hundred_times_has_one_row_that_tells_of_it(uow: UnitsOfWork) -> None:
+    (accepted,) = _submit(uow, "one")
+
+    def park(code: str, *, usage: Usage = NOTHING, kind: FailureKind = FailureKind.HELD) -> AttemptRecord:
+        failure = Failure(kind, code, f"Again: {code}", retry_after_s=0)
+        return AttemptRecord("parked", datetime.now(UTC), usage, "m", usage.output_tokens, None, failure)
+
+    again = [park("budget_spent")] * 3 + [park("breaker_open")] + [park("budget_spent")] * 2
+    paid = [park("borderline", usage=Usage(output_tokens=5))] * 2
+    asked = [park("http_429", kind=FailureKind.RATE_LIMITED)] * 2
+    for record in (*again, *paid, *asked):
+        claimed = _claim(uow, accepted.evaluation_id)
+        assert claimed is not None
+        for _ in range(2):  # the second time as after a commit whose answer was lost
+            with uow() as work:
+                work.evaluations.wait(claimed.lease, wait_s=-1, reason="x", counts=False, record=record)
+                work.commit()
+
+    (view,) = PostgresQueries(uow.engine).evaluations([accepted.evaluation_id])
+    codes = [attempt.error_code for attempt in view.attempts]
+    assert codes == ["breaker_open", "budget_spent", "borderline", "borderline", "http_429", "http_429"]
+    assert (view.attempt, view.cost_micro_usd) == (0, 10)
+    with uow.engine.connect() as connection:
+        assert connection.execute(select(evaluations.c.park_count)).scalar_one() == 10
+
+
 def test_an_evaluation_of_another_call_is_not_claimed(uow: UnitsOfWork) -> None:
     ours, theirs = _submit(uow, "one", "two")
 
     with uow() as work:
-        assert list(work.evaluations.claim([theirs.evaluation_id], lease_s=60, of_call=ours.call_id)) == []
+        assert list(work.evaluations.claim([theirs.evaluation_id], lease_s=60, of_calls=[ours.call_id])) == []
         work.commit()
     assert _state(uow, theirs.evaluation_id) is WorkState.QUEUED
 
@@ -456,7 +485,7 @@ def test_a_used_up_pool_is_an_outage_of_the_store(database_url: str, outbox: Out
 def test_states_counts_and_ages_are_told(uow: UnitsOfWork) -> None:
     _submit(uow, "one", "two", limit=1)
 
-    backlog = PostgresQueries(uow.engine).backlog()
+    backlog = PostgresQueries(uow.engine).backlog(Left())
 
     assert dict(backlog.by_state) == {"queued": 1, "pending": 1}
     assert backlog.oldest_due_s is not None

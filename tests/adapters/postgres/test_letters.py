@@ -14,6 +14,7 @@ from qa_worker.application._grading import Tools
 from qa_worker.application.evaluate_call import evaluate_call
 from qa_worker.application.submit_call import Accepted
 from qa_worker.domain.call import WorkspaceId, workspace_id
+from qa_worker.domain.dead_letter import Choice, LetterKind
 from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.domain.outcome import Dead
 from qa_worker.domain.retry import RetryPolicy
@@ -86,6 +87,20 @@ def test_depth_and_age_are_known_by_kind(uow: UnitsOfWork) -> None:
     assert (figures.open_by_kind, figures.depth, figures.unannounced) == ({"run": 1, "message": 1}, 2, 2)
     assert figures.oldest_open_s is not None
     assert figures.oldest_open_s > 0
+
+
+def test_letters_are_counted_however_they_are_chosen(uow: UnitsOfWork) -> None:
+    def counted(choice: Choice) -> int:
+        with uow() as work:
+            return work.dead_letters.count(choice)
+
+    everything = Choice(state=None)
+    assert counted(everything) == 0
+    add_letter(uow, kind="run")
+    add_letter(uow)
+    add_letter(uow, state="discarded", settled_at=DIED_AT)
+
+    assert (counted(everything), counted(Choice()), counted(Choice(kind=LetterKind.RUN))) == (3, 2, 1)
 
 
 def test_letters_of_nobody_count_for_every_workspace(uow: UnitsOfWork) -> None:

@@ -79,6 +79,60 @@ def test_several_upgrades_at_once_wait_for_each_other(empty_database_url: str) -
     assert _tables(empty_database_url) == set(metadata.tables)
 
 
+def test_what_was_spent_on_the_day_of_the_migration_is_in_the_books(empty_database_url: str) -> None:
+    upgrade(empty_database_url, "0006")
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text(_SPENT_BEFORE))
+    upgrade(empty_database_url)
+
+    with engine.connect() as connection:
+        books = connection.execute(text("SELECT day = (now() AT TIME ZONE 'UTC')::date, micro_usd FROM daily_spending"))
+        assert [tuple(row) for row in books] == [(True, 1011)]
+        promises = connection.execute(text("SELECT micro_usd FROM batch_promises"))
+        assert promises.scalars().all() == [70]
+    engine.dispose()
+
+
+# A call that was graded today and two days ago, and a run with one turn: 1000 + 11 today, 500 before. Batches with open
+# items of 70, and of 5 and 900 that are settled or were not sent.
+_SPENT_BEFORE = """
+    INSERT INTO workspaces (id, name) VALUES (gen_random_uuid(), 'w');
+    INSERT INTO agents (id, workspace_id, ref) SELECT gen_random_uuid(), id, 'a' FROM workspaces;
+    INSERT INTO agent_versions (id, agent_id, fingerprint) SELECT gen_random_uuid(), id, 'f' FROM agents;
+    INSERT INTO calls (id, workspace_id, agent_id, agent_version_id, ref, fingerprint, transcript, turn_count)
+    SELECT gen_random_uuid(), a.workspace_id, a.id, v.id, 'c', 'f', '{}', 0 FROM agents a, agent_versions v;
+    INSERT INTO rubrics (id, workspace_id, name, fingerprint, content)
+    SELECT gen_random_uuid(), id, 'r', 'f', '{}' FROM workspaces;
+    INSERT INTO rubric_versions (id, workspace_id, rubric_id, fingerprint, judge)
+    SELECT gen_random_uuid(), workspace_id, id, 'f', 'claude' FROM rubrics;
+    INSERT INTO evaluations (id, workspace_id, agent_id, call_id, rubric_version_id, max_attempts)
+    SELECT gen_random_uuid(), c.workspace_id, c.agent_id, c.id, v.id, 3 FROM calls c, rubric_versions v;
+    INSERT INTO attempts (id, evaluation_id, attempt, result, started_at, ended_at, cost_micro_usd)
+    SELECT gen_random_uuid(), id, 1, 'done', now(), now(), 1000 FROM evaluations
+    UNION ALL
+    SELECT gen_random_uuid(), id, 1, 'retry', now() - interval '2 days', now() - interval '2 days', 500 FROM evaluations
+    UNION ALL
+    SELECT gen_random_uuid(), id, 1, 'retry', now(), now(), NULL FROM evaluations;
+    INSERT INTO scenarios (id, workspace_id, ref, fingerprint, content)
+    SELECT gen_random_uuid(), id, 's', 'f', '{}' FROM workspaces;
+    INSERT INTO agents_under_test (id, workspace_id, ref, kind, fingerprint, content)
+    SELECT gen_random_uuid(), id, 'a', 'scripted', 'f', '{}' FROM workspaces;
+    INSERT INTO suite_runs (id, workspace_id, agent_under_test_id, name, max_parallel)
+    SELECT gen_random_uuid(), workspace_id, id, 's', 1 FROM agents_under_test;
+    INSERT INTO runs (id, suite_run_id, workspace_id, scenario_id, agent_under_test_id, position, repeat, max_attempts)
+    SELECT gen_random_uuid(), s.id, s.workspace_id, c.id, s.agent_under_test_id, 0, 1, 3 FROM suite_runs s, scenarios c;
+    INSERT INTO run_turns (run_id, index, role, content, cost_micro_usd) SELECT id, 0, 'agent', '{}', 11 FROM runs;
+    INSERT INTO batches (id, model, state, provider_id)
+    VALUES (gen_random_uuid(), 'm', 'in_progress', 'p'), (gen_random_uuid(), 'm', 'preparing', NULL);
+    INSERT INTO batch_items (batch_id, token, evaluation_id, workspace_id, estimate_micro_usd, result)
+    SELECT b.id, gen_random_uuid(), e.id, e.workspace_id, item.micro_usd, item.result
+    FROM evaluations e, batches b
+    JOIN (VALUES ('in_progress', 70, NULL), ('in_progress', 5, 'succeeded'), ('preparing', 900, NULL))
+        AS item (state, micro_usd, result) ON item.state = b.state;
+"""
+
+
 def test_every_migration_bounds_its_locks(database_url: str) -> None:
     for revision in ScriptDirectory.from_config(config(database_url)).walk_revisions():
         source = Path(revision.path).read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -14,12 +13,13 @@ from kombu import Connection
 from kombu.transport import memory
 
 from qa_worker.adapters.queue.letters import BrokerLetterQueue
+from qa_worker.adapters.queue.notices import to_json
 from qa_worker.application.dead_letters import Notice, UnreadMessage
 from qa_worker.domain.errors import StoreUnavailable
 from qa_worker.messages import Queue
 from qa_worker.producer import declared_queue
 from tests.fakes import FrozenClock
-from tests.letters import a_message
+from tests.letters import a_message, a_notice
 
 pytestmark = pytest.mark.services
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -49,7 +49,7 @@ def on_redis(broker_url: str) -> Iterator[BrokerLetterQueue]:
 
 
 def _notices(count: int) -> list[Notice]:
-    return [Notice(uuid.uuid4(), uuid.uuid4(), "alert", f"http_{500 + n}", "send-alert") for n in range(count)]
+    return [a_notice(f"http_{500 + number}") for number in range(count)]
 
 
 def _taken(queue: BrokerLetterQueue, limit: int = 100) -> list[Notice | UnreadMessage]:
@@ -115,9 +115,35 @@ def test_what_somebody_else_put_there_becomes_a_message_that_nobody_can_read(
     ]
 
 
-def test_monitors_see_which_letter_it_is_and_nothing_that_was_said(
-    on_redis: BrokerLetterQueue, broker_url: str
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "call"},
+        {"reason": "a\x00b"},
+        {"last_error": "\ud800"},
+        {"attempts": 2**31},
+        {"attempts": "1"},
+        {"died_at": "2026-11-01T12:00:00"},
+        {"ref_id": "x"},
+        {"payload": {"head": ["a"]}},
+        {"payload": "ids"},
+    ],
+    ids=str,
+)
+def test_a_letter_that_no_table_could_take_is_a_message_that_nobody_can_read(
+    wrong: dict[str, object], broker_url: str, on_redis: BrokerLetterQueue
 ) -> None:
+    body = {**to_json(a_notice("http_500")), **wrong}
+    with Connection(broker_url) as connection:
+        declare = [declared_queue(Queue.DEAD_LETTER)]
+        connection.Producer().publish(body, routing_key="dead-letter", serializer="json", declare=declare)
+
+    (found,) = _taken(on_redis)
+
+    assert isinstance(found, UnreadMessage)
+
+
+def test_monitors_see_the_whole_letter_and_nothing_that_was_said(on_redis: BrokerLetterQueue, broker_url: str) -> None:
     (notice,) = _notices(1)
     on_redis.publish([notice])
 
@@ -127,9 +153,21 @@ def test_monitors_see_which_letter_it_is_and_nothing_that_was_said(
     assert json.loads(base64.b64decode(envelope["body"])) == {
         "letter_id": str(notice.letter_id),
         "announcement": str(notice.announcement),
+        "said_at": "2026-11-01T12:00:00+00:00",
         "kind": "alert",
         "reason": "http_500",
         "queue": "send-alert",
+        "task": "send-alert",
+        "ref_id": str(notice.ref_id),
+        "workspace_id": str(notice.workspace_id),
+        "endpoint_id": str(notice.endpoint_id),
+        "attempts": 7,
+        "first_error": "The receiver answered 503.",
+        "last_error": "The receiver answered 500.",
+        "died_at": "2026-11-01T12:00:00+00:00",
+        "deaths": 1,
+        "again_of": None,
+        "payload": {"delivery_id": str(notice.ref_id)},
     }
 
 

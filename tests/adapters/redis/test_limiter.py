@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -14,13 +15,16 @@ from hypothesis import strategies as st
 
 from qa_worker.adapters.redis.connection import TIMEOUT_S
 from qa_worker.adapters.redis.limiter import START, RedisLimiter
-from qa_worker.application.judging import RateLimits
+from qa_worker.application.judging import JudgeAnswer, RateLimits
 from qa_worker.application.limits import Need, NoRoom, Permit
+from qa_worker.application.model_calls import ModelCall, ModelCalls
 from qa_worker.domain import bucket as model
 from qa_worker.domain.bucket import Amounts, Bucket, Known, Turn
-from qa_worker.domain.evaluation import Usage
+from qa_worker.domain.evaluation import Assessment, Usage
+from qa_worker.domain.failure import Failure, FailureKind
 from qa_worker.embedded.valkey import ValkeyServer
 from tests.adapters.redis.conftest import gone, return_of
+from tests.fakes import NoBudget, OpenGate
 
 T = TypeVar("T")
 pytestmark = pytest.mark.services
@@ -28,6 +32,7 @@ MODEL = "claude-haiku-5-5"
 KEY = f"qa:limits:{{{MODEL}}}"
 NEED = Need(input_tokens=1000, output_tokens=200)
 NO_CAPS: dict[str, int | None] = {}
+SPENT = Failure(FailureKind.SPEND_CAP, "http_402", "The spend limit is reached.")
 
 
 class Clock:
@@ -89,6 +94,8 @@ acts = st.one_of(
     st.tuples(st.just("reserve"), amounts, st.sampled_from([0.1, 0.5, 1.0]), st.sampled_from([0.0, 1.0, 3.0])),
     st.tuples(st.just("settle"), st.tuples(*[st.integers(-5000, 5000)] * 3)),
     st.tuples(st.just("pause"), st.floats(0.1, 30)),
+    st.tuples(st.just("ease")),
+    st.tuples(st.just("cap"), st.sampled_from([0, 5, 300]), st.sampled_from([0, 1])),
     st.tuples(st.just("learn"), known, known),
 )
 
@@ -106,6 +113,7 @@ def test_the_script_does_what_the_model_does(broker_url: str, stream: list[tuple
             state, turn = _modelled(state, clock.now, act, operands, pacing)
             assert bool(reply[0]) == turn.granted
             assert float(reply[1]) == pytest.approx(turn.wait_s, rel=1e-9, abs=1e-9)
+            assert (not reply[0] and float(reply[3]) > 0, bool(reply[4])) == (turn.capped, turn.probe)
             room = await limiter.room(MODEL, within_s=1.5, share=0.5)
             modelled = model.room(state, clock.now, within_s=1.5, share=0.5, pacing=pacing)
             assert room == pytest.approx(modelled, rel=1e-9, abs=1e-9)
@@ -134,6 +142,11 @@ def _modelled(state: Bucket, now: float, act: str, operands: list[Any], pacing: 
             return model.settle(state, now, operands[0], pacing), done
         case "pause":
             return model.pause(state, now, operands[0]), done
+        case "ease":
+            return model.ease(state, now), done
+        case "cap":
+            capped, new = model.cap(state, now, operands[0], probe=bool(operands[1]))
+            return capped, Turn(granted=new, wait_s=0.0, capped=not new)
         case _:
             limits: Known = operands[0]
             return model.learn(state, now, limits, operands[1], pacing), done
@@ -288,6 +301,187 @@ def test_the_real_clock_is_the_servers(broker_url: str) -> None:
     assert _stored(broker_url)["at"] > 1.7e9
 
 
+# -- overload
+
+
+def test_an_overload_slows_other_processes_too_and_is_shown(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[list[float], list[int]]:
+        clock = _clock(limiter)
+        other = _limiter(broker_url, clock)
+        loads, granted = [], []
+        try:
+            for seconds in (10.0, 0.0, 2.0, 2.5):
+                clock.now += seconds
+                if seconds in (0.0, 2.0):
+                    for _ in range(20):
+                        await limiter.ease(MODEL)
+                loads.append((await other.brakes(MODEL)).load)
+                rooms = [await other.reserve(MODEL, NEED) for _ in range(100)]
+                granted.append(sum(isinstance(room, Permit) for room in rooms))
+        finally:
+            await other.close()
+        return loads, granted
+
+    loads, granted = _run(broker_url, body)
+
+    assert loads == [1.0, 0.5, 0.25, 0.5]
+    assert granted[0] > 60
+    assert granted[2] <= 2.5 * 16.5 / 2
+
+
+def test_without_redis_an_overload_slows_the_process_by_itself(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> float:
+        server.stop()
+        await limiter.ease(MODEL)
+        return (await limiter.brakes(MODEL)).load
+
+    assert _run(server.url, body) == 0.5
+
+
+# -- the provider's spend limit
+
+
+async def _capped(limiter: RedisLimiter) -> Permit:
+    permit = await limiter.reserve(MODEL, NEED)
+    assert isinstance(permit, Permit)
+    await limiter.settle(permit, Usage())
+    await limiter.cap(permit, 300)
+    return permit
+
+
+def test_when_the_spend_limit_is_reached_nobody_leaves_and_then_one_asks_for_all(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> list[Permit]:
+        clock = _clock(limiter)
+        other = _limiter(broker_url, clock)
+        probes = []
+        await _capped(limiter)
+        try:
+            for seconds in (299, 2, 60, 10):
+                clock.now += seconds
+                rooms = [await which.reserve(MODEL, NEED) for which in (limiter, other) for _ in range(100)]
+                assert all(room.capped for room in rooms if isinstance(room, NoRoom))
+                probes += [room for room in rooms if isinstance(room, Permit)]
+        finally:
+            await other.close()
+        return probes
+
+    probes = _run(broker_url, body)
+
+    # when its time is up, and when the lease of that one has run out
+    assert [probe.probe for probe in probes] == [True, True]
+
+
+def test_each_pause_for_the_spend_limit_is_an_error_in_the_log_once(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> None:
+        clock = _clock(limiter)
+        flight = [await limiter.reserve(MODEL, NEED) for _ in range(20)]
+        for permit in flight:
+            assert isinstance(permit, Permit)
+            await limiter.cap(permit, 300)
+        clock.now += 301
+        probe = await limiter.reserve(MODEL, NEED)
+        assert isinstance(probe, Permit)
+        await limiter.settle(probe, Usage())
+        await limiter.cap(probe, 300)
+
+    with structlog.testing.capture_logs() as logs:
+        _run(broker_url, body)
+
+    found = {"event": "spend_cap_reached", "log_level": "error", "model": MODEL, "asked_again_in_s": 300}
+    assert logs == [found, found]
+
+
+@pytest.mark.parametrize(
+    ("usage", "capped_for_s"),
+    [(Usage(input_tokens=900, output_tokens=100), None), (Usage(), 5.0), (None, 5.0)],
+    ids=["billed", "no answer", "never left"],
+)
+def test_what_the_probe_of_the_spend_limit_came_to(
+    broker_url: str, usage: Usage | None, capped_for_s: float | None
+) -> None:
+    async def body(limiter: RedisLimiter) -> list[float | None]:
+        before = (await limiter.brakes(MODEL)).capped_for_s
+        await _capped(limiter)
+        reached = (await limiter.brakes(MODEL)).capped_for_s
+        _clock(limiter).now += 300
+        probe = await limiter.reserve(MODEL, NEED)
+        assert isinstance(probe, Permit)
+        await limiter.settle(probe, usage)
+        return [before, reached, (await limiter.brakes(MODEL)).capped_for_s]
+
+    assert _run(broker_url, body) == [None, pytest.approx(300), capped_for_s]
+
+
+def test_who_waits_for_a_booked_turn_does_not_leave_once_the_spend_limit_is_reached(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> Permit | NoRoom:
+        first = await limiter.reserve(MODEL, NEED)
+        assert isinstance(first, Permit)
+        for _ in range(39):
+            await limiter.reserve(MODEL, NEED)
+
+        async def capped_meanwhile(_: float) -> None:
+            await limiter.cap(first, 300)
+
+        limiter._sleep = capped_meanwhile
+        return await limiter.reserve(MODEL, NEED)
+
+    room = _run(broker_url, body)
+
+    assert isinstance(room, NoRoom)
+    assert room.capped
+    assert room.wait_s == pytest.approx(300)
+
+
+def test_without_redis_a_process_keeps_to_the_spend_limit_by_itself(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[Permit | NoRoom, float | None]:
+        server.stop()
+        await _capped(limiter)
+        return await limiter.reserve(MODEL, NEED), (await limiter.brakes(MODEL)).capped_for_s
+
+    room, capped_for_s = _run(server.url, body)
+
+    assert isinstance(room, NoRoom)
+    assert room.capped
+    assert capped_for_s
+
+
+@dataclass
+class Provider:
+    """Its spend limit is reached until somebody raises it."""
+
+    raised: bool = False
+    sent: int = 0
+
+    async def ask(self) -> JudgeAnswer:
+        self.sent += 1
+        await asyncio.sleep(0.001)
+        if self.raised:
+            return JudgeAnswer(Assessment(levels=()), Usage(input_tokens=1), MODEL, None, "")
+        return JudgeAnswer(SPENT, Usage(), MODEL, None, "")
+
+
+def test_two_hundred_callers_send_one_request_for_each_pause(broker_url: str) -> None:
+    async def body(limiter: RedisLimiter) -> list[Counter[str]]:
+        calls = ModelCalls(budget=NoBudget(), gate=OpenGate(), limiter=limiter, sleep=_clock(limiter).sleep)
+        wanted = ModelCall(MODEL, "w", lambda: NEED, within_s=60)
+        waves = []
+        for raised in (False, False, False, True, True):
+            provider = Provider(raised)
+            answers = await asyncio.gather(*(calls.send(wanted, provider.ask) for _ in range(200)))
+            results = [answer if isinstance(answer, Failure) else answer.result for answer in answers]
+            codes = Counter(result.code if isinstance(result, Failure) else "good" for result in results)
+            waves.append(Counter({"sent": provider.sent}) + codes)
+            _clock(limiter).now += 301
+        return waves[1:]
+
+    waves = _run(broker_url, body)
+
+    assert waves[0] == waves[1] == {"sent": 1, "http_402": 1, "spend_cap": 199}
+    assert waves[2] == {"sent": 1, "good": 1, "spend_cap": 199}
+    assert "spend_cap" not in waves[3]
+    assert waves[3]["good"] > 20
+
+
 def test_without_redis_a_process_takes_its_part_and_never_no_limit(server: ValkeyServer) -> None:
     async def body(limiter: RedisLimiter) -> tuple[list[Permit | NoRoom], Permit | NoRoom, str]:
         permit = await limiter.reserve(MODEL, NEED)
@@ -307,6 +501,27 @@ def test_without_redis_a_process_takes_its_part_and_never_no_limit(server: Valke
     assert not any(permit.shared for permit in granted)
     assert isinstance(refused, NoRoom)
     assert source == "local"
+
+
+def test_without_redis_the_limits_are_divided_among_those_who_were_last_seen(server: ValkeyServer) -> None:
+    async def body(limiter: RedisLimiter) -> tuple[int, float]:
+        clock = _clock(limiter)
+        others = [_limiter(server.url, clock) for _ in range(2)]
+        for one in (*others, limiter):
+            permit = await one.reserve(MODEL, NEED)
+            assert isinstance(permit, Permit)
+            await one.settle(permit, None)
+            await one.close()
+        gone(server, "killed")
+        granted = [room for _ in range(90) if isinstance(room := await limiter.reserve(MODEL, NEED), Permit)]
+        return len(granted), (await limiter.status(MODEL))[0].limit
+
+    with structlog.testing.capture_logs() as logs:
+        granted, limit = _run(server.url, body, processes=40)
+
+    assert limit == pytest.approx(START["requests"] / 3)
+    assert 16 <= granted <= 28, "a third of 66, not a fortieth"
+    assert [(entry["event"], entry["shared_by"]) for entry in logs] == [("limits_local", 3)]
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

@@ -73,3 +73,13 @@ def test_a_comparison_gives_verdict_figures_and_sentences() -> None:
     assert document["not_compared"] == [{"scenario": "gone", "reason": "only in the old result"}]
     assert document["scenarios"][0]["now"]["passed"] == 0
     assert document["text"][0].startswith("REGRESSED")
+
+
+def test_faults_of_the_test_are_told_apart_from_what_was_found() -> None:
+    run = a_run("a", RunState.PASSED, test_faults=("[sighs] is not a marker",))
+
+    document = read(a_suite(extra=[run]))
+
+    assert document["test_faults"] == 1
+    assert document["scenarios"][0]["runs"][0]["test_faults"] == ["[sighs] is not a marker"]
+    assert document["scenarios"][0]["runs"][0]["findings"] == []

@@ -61,6 +61,12 @@ INSIDE = (
     "https://[2002:7f00:1::]/",
     "https://[2002:a9fe:a9fe::1]/",
     "https://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/",
+    "https://[64:ff9b:1:7f00:0:100::]/",
+    "https://[2001:0:7f00:1::1]/",
+    "https://[2606:4700::5efe:7f00:1]/",
+    "https://[2606:4700::5efe:10.0.0.1]/",
+    "https://[2606:4700::200:5efe:a9fe:a9fe]/",
+    "https://[2606:4700::5efe:8.8.8.8]/",
     # names
     "https://localhost/",
     "https://LOCALHOST/",
@@ -215,6 +221,15 @@ def test_an_allowed_translator_leads_to_no_inner_address() -> None:
     _check(guard, "https://[64:ff9b::8.8.8.8]/")
     with pytest.raises(InvalidInput, match="local link"):
         _check(guard, "https://translated.example.com/")
+
+
+@pytest.mark.parametrize("inside", ["7f00:1", "169.254.169.254", "0a00:1"])
+def test_an_allowed_network_leads_to_no_inner_address_by_a_tunnel(inside: str) -> None:
+    guard = _allowing("2606:4700::/32")
+
+    _check(guard, "https://[2606:4700::5efe:8.8.8.8]/")
+    with pytest.raises(InvalidInput, match="leads to"):
+        _check(guard, f"https://[2606:4700::5efe:{inside}]/")
 
 
 def test_all_public_addresses_of_a_name_are_given_in_order() -> None:

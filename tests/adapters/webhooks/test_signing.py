@@ -122,7 +122,9 @@ def test_a_parcel_shows_neither_its_target_nor_its_secrets() -> None:
 def test_what_may_be_shown_of_a_target_is_its_scheme_and_host() -> None:
     channel = WebhookChannel(WebClient(Guard(), now=lambda: datetime.now(UTC)))
 
-    assert channel.check("https://hooks.example.com:8443/T0/secret?key=1") == "https://hooks.example.com"
+    assert channel.check("https://hooks.example.com:443/T0/secret?key=1") == "https://hooks.example.com"
+    assert channel.check("https://hooks.example.com:8443/T0/secret?key=1") == "https://hooks.example.com:8443"
+    assert channel.check("https://[2606:4700::1111]:444/x") == "https://[2606:4700::1111]:444"
     assert channel.check("https://[2606:4700::1111]/x") == "https://[2606:4700::1111]"
 
 

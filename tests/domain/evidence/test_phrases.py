@@ -69,3 +69,9 @@ def test_phrases_of_call_and_rubric_come_together_once_in_the_rubrics_spelling()
     expected = Expected(required_phrases=("call is  recorded", "goodbye"), forbidden_phrases=("NO WAY", ""))
     assert phrases.required(expected, checks) == ("Call is recorded.", "goodbye")
     assert phrases.forbidden(expected, checks) == ("no way",)
+
+
+def test_our_note_on_a_turn_that_was_cut_is_no_phrase_of_the_agent() -> None:
+    (found,) = heard(agent("Your total is [cut off by the caller]"))
+
+    assert (found.text.strip(), found.words) == ("Your total is", "your total is")

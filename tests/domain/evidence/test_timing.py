@@ -213,3 +213,16 @@ def test_thresholds_come_from_the_rubric() -> None:
     strict = Checks(slow_response_s=1.9, dead_air_s=1.9)
     assert not list(timing.facts(transcript, segments, Checks(slow_response_s=2.0, dead_air_s=2.0)))
     assert {f.check for f in timing.facts(transcript, segments, strict)} == {Check.SLOW_RESPONSE, Check.DEAD_AIR}
+
+
+def test_what_stands_in_brackets_was_said_by_nobody() -> None:
+    segments = segments_of(
+        talk(
+            agent("one two three [cut off by the caller]", 0.0, 1.0),
+            caller("[silent for 15 seconds]", 16.0, 16.0),
+            agent("four five", 17.0, 18.0),
+        )
+    )
+
+    assert segments is not None
+    assert [segment.word_count for segment in segments] == [3, 0, 2]

@@ -18,7 +18,8 @@ from qa_worker.adapters.postgres.tables.alerts import (
     endpoints,
     incidents,
 )
-from qa_worker.adapters.postgres.tables.batches import batch_items, batches
+from qa_worker.adapters.postgres.tables.batches import batch_items, batch_promises, batches
+from qa_worker.adapters.postgres.tables.budgets import daily_spending, overall_budget
 from qa_worker.adapters.postgres.tables.calls import (
     agent_versions,
     agents,
@@ -42,8 +43,10 @@ __all__ = [
     "alerts",
     "attempts",
     "batch_items",
+    "batch_promises",
     "batches",
     "calls",
+    "daily_spending",
     "dead_letters",
     "default_rubrics",
     "deliveries",
@@ -55,6 +58,7 @@ __all__ = [
     "findings",
     "incidents",
     "metadata",
+    "overall_budget",
     "rubric_versions",
     "rubrics",
     "run_turns",

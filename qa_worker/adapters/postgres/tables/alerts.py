@@ -31,7 +31,7 @@ from qa_worker.adapters.postgres.tables.columns import (
 )
 
 # Alerts: what is watched for, what matched, what was said about it, and to whom. The URL of an endpoint and its secrets
-# are ciphertexts; `target_hint` (scheme and host) is what may be shown.
+# are ciphertexts; `target_hint` (scheme, host, port) is what may be shown.
 endpoints = Table(
     "endpoints",
     metadata,
@@ -48,6 +48,8 @@ endpoints = Table(
     # Left alone until then: it has failed too often in a row, or asked for it.
     when("paused_until"),
     when("last_success_at"),
+    # About how long it takes for a delivery, in seconds; NULL: none was ever sent. Not kept up while all are quick.
+    Column("took_s", Double, nullable=True),
     created_at(),
     UniqueConstraint("workspace_id", "name"),
     CheckConstraint("kind IN ('webhook', 'slack', 'apprise')", name="kind"),

@@ -84,3 +84,13 @@ batch_items = Table(
     Index("ix_batch_items_evaluation_id", "evaluation_id"),
     Index("ix_batch_items_open", "batch_id", "token", postgresql_where=text("result IS NULL")),
 )
+
+# What the open items of a batch that was sent will probably cost, by workspace: the sum of `estimate_micro_usd`, which
+# would be that of hundreds of thousands of rows.
+batch_promises = Table(
+    "batch_promises",
+    metadata,
+    Column("batch_id", Uuid, ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), primary_key=True),
+    Column("micro_usd", BigInteger, nullable=False),
+)

@@ -49,6 +49,8 @@ evaluations = Table(
     Column("evidence", JSONB, nullable=True),
     *usage_columns(),
     created_at(),
+    # When somebody last asked that it begin anew: what failed before that doesn't count.
+    when("revived_at"),
     UniqueConstraint("call_id", "rubric_version_id"),
     CheckConstraint("state IN ('pending', 'queued', 'running', 'done', 'dead')", name="state"),
     CheckConstraint("lane IN ('live', 'backlog', 'batch', 'run')", name="lane"),
