@@ -1,4 +1,4 @@
-"""who played the caller of a run, and how often its players' answers could not be used
+"""who played the caller of a run, how often its players' answers could not be used, and when it was begun anew
 
 Revision ID: 0009
 Revises: 0008
@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
     op.add_column("runs", sa.Column("caller", sa.Text(), server_default="", nullable=False))
+    op.add_column("runs", sa.Column("revived_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("runs", sa.Column("unreadable_count", sa.Integer(), server_default="0", nullable=False))
 
 
@@ -26,4 +27,5 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '60s'")
     op.drop_column("runs", "unreadable_count")
+    op.drop_column("runs", "revived_at")
     op.drop_column("runs", "caller")

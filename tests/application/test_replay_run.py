@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Sequence
 
 import pytest
+from sqlalchemy import func, text, update
 
 from qa_worker.adapters.postgres.alert_queries import PostgresAlertQueries
+from qa_worker.adapters.postgres.tables import runs
 from qa_worker.application.dead_letters import Refused, Replay, Replayed
 from qa_worker.application.playing import AgentReply, PlayContext
 from qa_worker.application.replay_dead_letter import SETTLED
@@ -89,6 +91,20 @@ def test_a_replayed_run_goes_on_at_the_turn_where_it_stood(stage: Stage, agent: 
     result = stage.queries.result(suite)
     assert result is not None
     assert (result.rate.successes, result.rate.n) == (1, 1)
+
+
+@pytest.mark.parametrize("dies", ["playing", "grading"])
+def test_the_time_of_a_replayed_run_begins_anew(stage: Stage, agent: Broken, dies: str) -> None:
+    agent.mended = dies == "grading"
+    stage.judged_by(ScriptedJudge([REFUSED if dies == "grading" else an_assessment(), an_assessment()]))
+    run_id = _dead_run(stage)
+    with stage.uow.engine.begin() as connection:
+        connection.execute(update(runs).values(begun_at=func.now() - text("'9 hours'::interval")))
+    agent.mended = True
+
+    replay(stage.uow)
+
+    assert stage.play(run_id) == Done("passed")
 
 
 def test_a_run_whose_grading_died_is_graded_again_and_not_played_again(stage: Stage, agent: Broken) -> None:

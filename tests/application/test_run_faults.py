@@ -54,7 +54,7 @@ def test_how_fast_an_agent_yields_is_not_measured_and_the_judge_is_told_where_it
 
     (asked,) = judge.requests
     told = "in turn 2 the caller interrupted the agent, and the rest of it was never heard"
-    assert asked.evidence.notes[1:] == (f"{told}; see whether turn 4 gives way and answers what they said",)
+    assert f"{told}; see whether turn 4 gives way and answers what they said" in asked.evidence.notes
     (evaluation,) = stage.evaluations()
     timing = evaluation.evidence["timing"]
     assert (timing["caller_interruptions"], timing["yield_mean_s"], timing["yield_rate"]) == (1, None, None)
@@ -93,9 +93,8 @@ def test_a_tool_without_an_answer_is_a_fault_of_the_test_and_not_of_the_agent(uo
     assert run.test_faults == ('no mock answers find_table({"day":"Friday"})',)
     assert run.findings == ()
     (evaluation,) = stage.evaluations()
-    assert evaluation.evidence["notes"][1:] == [
-        "turn 3 is an error because the test had no answer for that tool call; it is not the agent's fault"
-    ]
+    told = "turn 3 is an error because the test had no answer for that tool call; it is not the agent's fault"
+    assert told in evaluation.evidence["notes"]
 
 
 def test_an_agent_hangs_up_by_a_tool_that_needs_no_mock(uow: UnitsOfWork) -> None:

@@ -83,7 +83,7 @@ def converse(
             return replace(reply.done(), cut_short=True)
         left_s = until - time.monotonic()
         if left_s <= 0:
-            return timed_out(within_s)
+            return reply.failed(timed_out(within_s))
         so_far = (*history, Turn(Role.CALLER, told), *reply.turns)
         answer = say(agent_chat(so_far), left_s)
         reply.book(answer)

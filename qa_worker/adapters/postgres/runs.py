@@ -250,12 +250,15 @@ _UNENDED: Mapping[str, Any] = {
     "completion": select(calls.c.metadata["completion"].astext).where(calls.c.id == runs.c.call_id).scalar_subquery(),
     "message": "",
     "completed_at": None,
+    "unreadable_count": 0,
+    # Its time begins anew; when it was first begun is part of the call that it may have become.
+    "revived_at": _NOW,
 }
 _CLAIMED = (
     select(
         runs,
         suite_runs.c.judge,
-        func.extract("epoch", _NOW - runs.c.begun_at).cast(Double).label("age_s"),
+        func.extract("epoch", _NOW - func.coalesce(runs.c.revived_at, runs.c.begun_at)).cast(Double).label("age_s"),
         workspaces.c.name.label("workspace_name"),
         scenarios.c.content.label("scenario"),
         agents_under_test.c.content.label("agent"),

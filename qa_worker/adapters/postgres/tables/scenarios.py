@@ -110,6 +110,7 @@ runs = Table(
     Column("call_id", Uuid, ForeignKey("calls.id"), nullable=True),
     Column("evaluation_id", Uuid, ForeignKey("evaluations.id"), nullable=True),
     when("begun_at"),
+    when("revived_at"),
     when("completed_at"),
     # Of the conversation: caller and agent. The judge's are those of the evaluation.
     *usage_columns(),
