@@ -60,9 +60,7 @@ def test_a_celery_worker_that_is_killed_with_four_alerts_on_their_way_loses_none
     ):
         victim = system.workers.start(Queue.SEND_ALERT)
         endpoint = raiser.endpoint("ops", url=receiver.url, secret=secret)
-        with system.engine.begin() as connection:
-            # Known to be quick: a new one gets one delivery at a time.
-            connection.execute(update(endpoints).values(took_s=0.05))
+        _is_known_to_be_quick(system.engine)
         for number in range(4):
             raiser.alert(endpoint, number)
         eventually(lambda: len(receiver.deliveries) == 4, what="all four are on their way")
@@ -86,3 +84,9 @@ def test_a_celery_worker_that_is_killed_with_four_alerts_on_their_way_loses_none
     assert Counter(post.id for post in posts) == Counter({row.message_id: 2 for row in rows})
     assert len({(post.id, post.body) for post in posts}) == 4
     assert all(post.verified for post in posts)
+
+
+def _is_known_to_be_quick(engine: Engine) -> None:
+    """A new endpoint gets one delivery at a time."""
+    with engine.begin() as connection:
+        connection.execute(update(endpoints).values(took_s=0.05))
