@@ -11,7 +11,21 @@ from typing import Generic, TypeVar
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
+_Item = TypeVar("_Item")
 _AT_MOST = 64
+
+
+def gather(waiting: queue.SimpleQueue[_Item | None], group: list[_Item], *, until: float) -> bool:
+    """Take what waits, and what comes until then (on the monotonic clock); True when the end (None) was among it."""
+    while len(group) < _AT_MOST:
+        try:
+            item = waiting.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            return False
+        if item is None:
+            return True
+        group.append(item)
+    return False
 
 
 class Together(Generic[_Asked, _Answer]):
@@ -53,23 +67,11 @@ class Together(Generic[_Asked, _Answer]):
         idle_since = -self._window_s
         while (first := self._waiting.get()) is not None:
             group = [first]
-            last = self._gather(group, until=idle_since + self._window_s)
+            last = gather(self._waiting, group, until=idle_since + self._window_s)
             self._settle(group)
             idle_since = time.monotonic()
             if last:
                 return
-
-    def _gather(self, group: list[tuple[_Asked, Future[_Answer]]], *, until: float) -> bool:
-        """Take what waits, and what comes until then; True when the end was among it."""
-        while len(group) < _AT_MOST:
-            try:
-                item = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                return False
-            if item is None:
-                return True
-            group.append(item)
-        return False
 
     def _settle(self, group: Sequence[tuple[_Asked, Future[_Answer]]]) -> None:
         try:

@@ -20,6 +20,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from qa_worker.adapters.together import gather
 from qa_worker.application.ports import Held, UnitOfWork, UnitOfWorkFactory
 from qa_worker.domain.errors import LeaseLost, StoreUnavailable
 from qa_worker.domain.work import Lease
@@ -28,7 +29,6 @@ _T = TypeVar("_T")
 Write = Callable[[UnitOfWork], None]
 
 _TRIES = 3
-_AT_MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +140,10 @@ class GroupedRecords:
     def _serve(self) -> None:
         while (first := self._waiting.get()) is not None:
             group = [first]
-            last = self._gather(group)
+            last = gather(self._waiting, group, until=time.monotonic() + self._window_s)
             self._write(group)
             if last:
                 return
-
-    def _gather(self, group: list[_Item]) -> bool:
-        """Take what comes within the window; True when the end was among it."""
-        until = time.monotonic() + self._window_s
-        while len(group) < _AT_MOST:
-            try:
-                item = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                return False
-            if item is None:
-                return True
-            group.append(item)
-        return False
 
     def _write(self, group: list[_Item]) -> None:
         try:
