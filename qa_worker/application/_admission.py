@@ -22,14 +22,13 @@ def admit_all(
     return uow.evaluations.ensure_all(versions, lane=wanted.lane, max_attempts=grading.max_attempts)
 
 
-def evaluations_of(uow: UnitOfWork, call_ids: Sequence[CallId], *, grading: Grading) -> Mapping[CallId, uuid.UUID]:
+def evaluations_of(uow: UnitOfWork, call_ids: Sequence[CallId], *, grading: Grading) -> Sequence[uuid.UUID]:
     """The evaluation of each of these calls that was asked for last, made where there is none. Unknown calls have none."""
     if not call_ids:
-        return {}
+        return []
     known = uow.evaluations.of_calls(call_ids)
     keys = uow.calls.keys([call_id for call_id in call_ids if call_id not in known])
-    made = admit_all(uow, keys, grading=grading) if keys else ()
-    return {**known, **{key.id: evaluation_id for key, evaluation_id in zip(keys, made, strict=True)}}
+    return [*known.values(), *(admit_all(uow, keys, grading=grading) if keys else ())]
 
 
 def to_begin(

@@ -45,7 +45,7 @@ def evaluate_calls(
 
     """
     with tools.uow() as work:
-        chosen = [*evaluation_ids, *evaluations_of(work, call_ids, grading=tools.grading).values()]
+        chosen = [*evaluation_ids, *evaluations_of(work, call_ids, grading=tools.grading)]
         taken = work.evaluations.claim(chosen, lease_s=tools.lease_s)
         work.commit()
     claimed = [one for one in taken if isinstance(one, Claimed)]
